@@ -1,0 +1,1 @@
+"""Weights into and out of other formats and runtimes."""

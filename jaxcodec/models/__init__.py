@@ -1,0 +1,1 @@
+"""Whole codecs: config, module and named variants."""

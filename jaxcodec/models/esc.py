@@ -1,0 +1,203 @@
+"""ESC: Swin pyramid with cross-scale residual vector quantization."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxcodec.arrays import Array, Bool, Float, Int
+from jaxcodec.dsp.stft import compress, expand
+from jaxcodec.models.codec import CodecOutput
+from jaxcodec.models.pyramid import PyramidConfig, PyramidDecoder, PyramidEncoder
+from jaxcodec.models.spectral import analyse, latent_frames, synthesise
+from jaxcodec.modules.policy import Policy
+from jaxcodec.quantizers.product import ProductVQ
+from jaxcodec.quantizers.residual import stream_mask
+
+__all__ = ["ESC", "ESCConfig"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ESCConfig(PyramidConfig):
+    """Efficient Speech Codec (Gu & Diao 2024, arXiv:2404.19441).
+
+    Streams 0 and 1 quantize the coarsest scale, every later one the next finer scale;
+    the finest scale is never quantized.
+    """
+
+    codebook_dims: tuple[int, ...] = (8, 8, 8, 8, 8, 8)  # per stream
+
+    def __post_init__(self):
+        object.__setattr__(self, "codebook_dims", tuple(self.codebook_dims))
+        super().__post_init__()
+        if len(self.codebook_dims) != self.max_streams:
+            raise ValueError(
+                f"{len(self.codebook_dims)} codebook_dims for {self.max_streams} "
+                "streams: give one per stream."
+            )
+        if not 1 <= self.max_streams <= len(self.channels):
+            raise ValueError(
+                f"max_streams is {self.max_streams}, but {len(self.channels)} scales "
+                f"carry 1 to {len(self.channels)} streams."
+            )
+
+    def stream_scale(self, stream: int) -> int:
+        """Which scale a stream quantizes, 0 being the finest."""
+        return len(self.channels) - max(stream, 1)
+
+    @property
+    def feedback_stages(self) -> int:
+        """Decoder stages that the encoder runs to form its last stream."""
+        return max(self.max_streams - 2, 0)
+
+
+class ESC(nn.Module):
+    """Encoder, decoder and one quantizer per stream."""
+
+    config: ESCConfig
+    policy: Policy = Policy()
+
+    def setup(self):
+        config = self.config
+        self.encoder = PyramidEncoder(config, self.policy)
+        self.decoder = PyramidDecoder(config, self.policy)
+        self.quantizers = [
+            ProductVQ(
+                config.rows[config.stream_scale(stream)],
+                config.channels[config.stream_scale(stream)],
+                config.num_groups,
+                config.codebook_size,
+                config.codebook_dims[stream],
+                config.frames_per_code,
+                name=f"quantizer_{stream}",
+            )
+            for stream in range(config.max_streams)
+        ]
+
+    def __call__(
+        self,
+        waveform: Float[Array, "b n"],
+        num_streams: Int[Array, "*b"] | int | None = None,
+        bypass: Bool[Array, ""] | bool = False,
+        num_codewords: Int[Array, ""] | int | None = None,
+        train: bool = False,
+    ) -> CodecOutput:
+        """Codes and reconstructs a batch, differentiably.
+
+        Args:
+            waveform: in [-1, 1]; a tail shorter than a code frame is not coded.
+            num_streams: streams used, one number or one per example; all if None. It
+                can be traced.
+            bypass: hand latents through unquantized, without losses (pretraining).
+            num_codewords: codewords that may be used; all if None.
+            train: use and update batch statistics, where the backbone has them.
+        """
+        config = self.config
+        batch = waveform.shape[0]
+        if num_streams is None:
+            num_streams = config.max_streams
+        mask = stream_mask(num_streams, config.max_streams)
+        mask = jnp.broadcast_to(mask, (batch, config.max_streams))
+        target = analyse(config, waveform)
+        scales = self.encoder(compress(target, config.compression), None, train)
+
+        decoded = jnp.zeros_like(scales[-1])
+        codes, latents = [], []
+        codebook_loss = commitment_loss = jnp.zeros(batch)
+        for stream in range(len(config.channels)):
+            if stream < config.max_streams:
+                used = mask[:, stream]
+                residual = scales[config.stream_scale(stream)] - decoded
+                made = self.quantizers[stream](residual, bypass, num_codewords)
+                decoded = decoded + made.features * used[:, None, None, None]
+                codebook_loss += made.codebook_loss * used
+                commitment_loss += made.commitment_loss * used
+                codes.append(made.codes)
+                latents.append(made.latents)
+            if stream:
+                decoded = self.decoder.stage(stream - 1, decoded, None, train)
+        spectrum = expand(self.decoder.finish(decoded, None, train), config.compression)
+        return CodecOutput(
+            waveform=synthesise(config, spectrum),
+            target_spectrum=target,
+            spectrum=spectrum,
+            codes=jnp.stack(codes, axis=1),
+            latents=tuple(latents),
+            codebook_loss=codebook_loss,
+            commitment_loss=commitment_loss,
+        )
+
+    def encode(
+        self,
+        waveform: Float[Array, "b n"],
+        num_streams: int | None = None,
+        codes_present: Float[Array, "b t"] | None = None,
+    ) -> Int[Array, "b s g t"]:
+        """Codes of a waveform.
+
+        Args:
+            waveform: in [-1, 1]; a tail shorter than a code frame is not coded.
+            num_streams: streams wanted, all if None; fewer take less work and are a
+                prefix of all.
+            codes_present: 1 for code frames that lie inside the signal, 0 for those
+                that fill up a chunk; None: all.
+
+        Raises:
+            ValueError: the codec has no such number of streams.
+        """
+        config = self.config
+        num_streams = config.max_streams if num_streams is None else num_streams
+        config.bitrate(num_streams)  # refuses what the codec lacks
+        present = latent_frames(config, codes_present)
+        scales = self.encoder(
+            compress(analyse(config, waveform), config.compression), present
+        )
+        decoded = jnp.zeros_like(scales[-1])
+        codes = []
+        for stream in range(num_streams):
+            quantizer = self.quantizers[stream]
+            chosen = quantizer.encode(scales[config.stream_scale(stream)] - decoded)
+            codes.append(chosen)
+            if stream + 1 == num_streams:
+                break
+            made = quantizer.decode(chosen)
+            if present is not None:
+                made = made * present[:, None, :, None]
+            decoded = decoded + made
+            if stream:
+                decoded = self.decoder.stage(stream - 1, decoded, present)
+        return jnp.stack(codes, axis=1)
+
+    def decode(
+        self,
+        codes: Int[Array, "b s g t"],
+        num_streams: Int[Array, "b t"] | None = None,
+        codes_present: Float[Array, "b t"] | None = None,
+    ) -> Float[Array, "b n"]:
+        """Waveform of codes: `t` code frames give `t * stride - hop` samples.
+
+        Args:
+            codes: of the first streams; what lies behind a stream count is not read.
+            num_streams: streams to use in each code frame; all that are given if None.
+            codes_present: see `encode`.
+        """
+        config = self.config
+        batch, given, _, num_codes = codes.shape
+        if num_streams is None:
+            used = jnp.ones((batch, given, num_codes))
+        else:
+            used = stream_mask(num_streams, given).transpose(0, 2, 1)
+        if codes_present is not None:
+            used = used * codes_present[:, None, :]
+        present = latent_frames(config, codes_present)
+        shape = (batch, config.rows[-1], num_codes * config.frames_per_code)
+        decoded = jnp.zeros((*shape, config.channels[-1]))
+        for stream in range(len(config.channels)):
+            if stream < given:
+                made = self.quantizers[stream].decode(codes[:, stream])
+                frames = jnp.repeat(used[:, stream], config.frames_per_code, axis=1)
+                decoded = decoded + made * frames[:, None, :, None]
+            if stream:
+                decoded = self.decoder.stage(stream - 1, decoded, present)
+        spectrum = expand(self.decoder.finish(decoded, present), config.compression)
+        return synthesise(config, spectrum, present)

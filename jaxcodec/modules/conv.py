@@ -1,0 +1,172 @@
+"""The convolutional stage of ESC's ablations: causal in time, with batch statistics."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcodec.arrays import Array, Float
+
+__all__ = ["BatchNorm", "CausalConv", "ConvStage", "ConvUnit", "UpConv"]
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+class BatchNorm(nn.Module):
+    """Normalises channels by statistics of the batch, or by their running averages.
+
+    Linen's own layer averages the biased variance; this one averages the unbiased
+    variance, as PyTorch does, so that statistics carry over both ways. Under `jit` the
+    statistics are those of the global batch, on any number of devices.
+
+    Source: Ioffe & Szegedy 2015, arXiv:1502.03167.
+    """
+
+    momentum: float = 0.1  # weight of the newest batch in the running averages
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "b f t c"], train: bool
+    ) -> Float[Array, "b f t c"]:
+        channels = features.shape[-1]
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
+        bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        variance = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        if not train:
+            normed = (features - mean.value) * jax.lax.rsqrt(
+                variance.value + self.epsilon
+            )
+            return normed * scale + bias
+        axes = (0, 1, 2)
+        batch_mean = jnp.mean(features, axes)
+        centred = features - batch_mean
+        batch_variance = jnp.mean(jnp.square(centred), axes)
+        if not self.is_initializing():
+            count = features.size // channels
+            unbiased = batch_variance * (count / max(count - 1, 1))
+            keep = 1 - self.momentum
+            mean.value = keep * mean.value + self.momentum * batch_mean
+            variance.value = keep * variance.value + self.momentum * unbiased
+        return centred * jax.lax.rsqrt(batch_variance + self.epsilon) * scale + bias
+
+
+class PReLU(nn.Module):
+    """Leaky ReLU with one learned slope."""
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "*b"]) -> Float[Array, "*b"]:
+        slope = self.param("slope", nn.initializers.constant(0.25), (1,))
+        return jnp.where(features >= 0, features, slope * features)
+
+
+def _hide(features: Array, present: Array | None) -> Array:
+    return features if present is None else features * present[:, None, :, None]
+
+
+class CausalConv(nn.Module):
+    """Convolution that sees no later frame; centred on the frequency axis."""
+
+    channels: int
+    kernel: Sequence[int] = (5, 2)  # frequency, time
+    stride: int = 1  # on the frequency axis
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "b f t c"],
+        present: Float[Array, "b t"] | None = None,
+    ) -> Float[Array, "b f2 t d"]:
+        high, wide = self.kernel
+        shape = (high, wide, features.shape[-1], self.channels)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,))
+        side = (high - 1) // 2
+        out = jax.lax.conv_general_dilated(
+            _hide(features, present),
+            kernel,
+            (self.stride, 1),
+            ((side, side), (wide - 1, 0)),
+            dimension_numbers=LAYOUT,
+        )
+        return out + bias
+
+
+class UpConv(nn.Module):
+    """Transposed causal convolution that doubles the frequency axis."""
+
+    channels: int
+    kernel: Sequence[int] = (5, 2)  # frequency, time
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "b f t c"],
+        present: Float[Array, "b t"] | None = None,
+    ) -> Float[Array, "b f2 t d"]:
+        high, wide = self.kernel
+        shape = (high, wide, features.shape[-1], self.channels)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,))
+        side = (high - 1) // 2
+        out = jax.lax.conv_general_dilated(
+            _hide(features, present),
+            kernel,
+            (1, 1),
+            ((side + 1, side), (wide - 1, 0)),
+            lhs_dilation=(2, 1),
+            dimension_numbers=LAYOUT,
+        )
+        return out + bias
+
+
+class ConvUnit(nn.Module):
+    """Two convolutions, each with batch norm and PReLU, beside a residual."""
+
+    kernel: Sequence[int] = (5, 2)
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "b f t c"],
+        present: Float[Array, "b t"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "b f t c"]:
+        channels = features.shape[-1]
+        hidden = features
+        for i in range(2):
+            hidden = CausalConv(channels, self.kernel, name=f"conv_{i}")(
+                hidden, present
+            )
+            hidden = BatchNorm(name=f"norm_{i}")(hidden, train)
+            hidden = PReLU(name=f"act_{i}")(hidden)
+        return features + hidden
+
+
+class ConvStage(nn.Module):
+    """`depth` residual units, then a convolution that changes the scale."""
+
+    channels: int  # after the change of scale
+    up: bool  # double (True) or halve (False) the frequency axis
+    depth: int = 1
+    kernel: Sequence[int] = (5, 2)
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "b f t c"],
+        present: Float[Array, "b t"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "b f2 t d"]:
+        for i in range(self.depth):
+            unit = ConvUnit(self.kernel, name=f"unit_{i}")
+            features = unit(features, present, train)
+        if self.up:
+            scaled = UpConv(self.channels, self.kernel, name="scale")(features, present)
+        else:
+            scaled = CausalConv(self.channels, self.kernel, stride=2, name="scale")(
+                features, present
+            )
+        return PReLU(name="act")(BatchNorm(name="norm")(scaled, train))

@@ -1,0 +1,1 @@
+"""Vector quantizers, vectorised over product groups."""
