@@ -1,0 +1,1 @@
+"""Optimizer ideas as Optax transformations."""

@@ -1,0 +1,32 @@
+"""A codec so small that its programs compile in seconds: ESC's shapes, no quality."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxcodec.models.esc import ESCConfig
+from jaxcodec.models.named import build
+
+MICRO = ESCConfig(
+    sample_rate=2_000,  # 50 code frames per second, as the real ones
+    n_fft=46,
+    window=40,
+    hop=10,
+    channels=(6, 6, 12),
+    heads=(2, 3),
+    max_streams=3,
+    codebook_size=16,
+    codebook_dims=(4, 4, 4),
+)
+
+
+def variables(config=MICRO, seed: int = 0):
+    """Random weights, with position tables and biases that are not trivial."""
+    init = jax.jit(build(config).init)
+    made = init(jax.random.key(seed), jnp.zeros((1, config.clip_samples(4))))
+    leaves, tree = jax.tree.flatten(made)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    noisy = [
+        leaf + 0.2 * jax.random.normal(key, leaf.shape)
+        for leaf, key in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(tree, noisy)
