@@ -1,0 +1,1 @@
+"""Codecs on audio of any length, in programs of one shape."""

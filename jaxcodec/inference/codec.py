@@ -1,0 +1,471 @@
+"""A codec as a library: waveforms to coded audio and back."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcodec.arrays import Float, Int, Shaped
+from jaxcodec.bitstream import (
+    ContainerError,
+    Header,
+    ProbabilityTables,
+    read_bytes,
+    write_bytes,
+)
+from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_codes
+from jaxcodec.inference.resample import resample_blocks
+from jaxcodec.models.named import build
+from jaxcodec.models.pyramid import PyramidConfig
+from jaxcodec.modules.policy import Policy
+
+__all__ = ["Codec", "Coded", "as_float"]
+
+CHUNK_CODES = 256  # code frames: 5.12 s at 50 per second
+MAX_CHANNELS = 8
+LOUDEST = 8.0  # full scales; beyond it the samples were surely not meant as floats
+
+
+def as_float(
+    block: Shaped[np.ndarray, "n c"],
+) -> Float[np.ndarray, "n c"]:
+    """Samples as float32 in [-1, 1], from floats or 16- or 32-bit integers.
+
+    Raises:
+        ValueError: another type, NaN or infinity, or floats far beyond full scale.
+    """
+    if block.dtype == np.int16:
+        return block.astype(np.float32) / 32768
+    if block.dtype == np.int32:
+        return (block / 2147483648).astype(np.float32)
+    if block.dtype.kind != "f":
+        raise ValueError(
+            f"samples are of type {block.dtype}: expected floats in [-1, 1], or int16 "
+            "or int32."
+        )
+    if not np.isfinite(block).all():
+        bad = block.size - int(np.isfinite(block).sum())
+        raise ValueError(
+            f"{bad} of {block.size} samples are NaN or infinite: repair the audio, for "
+            "example with numpy.nan_to_num."
+        )
+    peak = float(np.abs(block).max(initial=0))
+    if peak > LOUDEST:
+        raise ValueError(
+            f"the loudest sample is {peak:g}, but floats must lie in [-1, 1]: divide "
+            "by 32768 if these are 16-bit samples."
+        )
+    return block.astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Coded:
+    """Coded audio: what a `.jxc` file holds."""
+
+    header: Header
+    codes: Int[np.ndarray, "c s g t"]
+    valid_streams: Int[np.ndarray, "t"]  # per code frame; fewer than all where damaged
+    nominal_bitrate: float  # bits per second and channel, before entropy coding
+    tables: ProbabilityTables | None = None
+    damage: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the original."""
+        assert self.header.num_samples is not None
+        return self.header.num_samples / self.header.original_rate
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the original, Hz."""
+        return self.header.original_rate
+
+    @property
+    def num_streams(self) -> int:
+        """Streams that the codes have."""
+        return self.codes.shape[1]
+
+    @property
+    def bitrate(self) -> float:
+        """Bits per second of all channels, before entropy coding and overhead.
+
+        The bits really written are `8 * len(to_bytes()) / seconds`.
+        """
+        return self.nominal_bitrate * self.header.channels
+
+    def to_bytes(self, coder: str = "auto") -> bytes:
+        """The contents of a `.jxc` file.
+
+        Args:
+            coder: "auto" range codes what gets smaller by it, "fixed" only packs bits.
+
+        Raises:
+            ContainerError: codes are missing because the source was damaged.
+        """
+        if (self.valid_streams < self.num_streams).any():
+            raise ContainerError(
+                "the codes are incomplete because their source was damaged: writing "
+                "them would hide that; decode them, or keep the original file."
+            )
+        return write_bytes(self.header, self.codes, self.tables, coder)
+
+
+class Codec:
+    """A model with its weights and probability tables, ready for audio of any length.
+
+    Programs have one shape and are compiled once, in the first call of each direction.
+
+    Args:
+        name: goes into the header of every file; at most 20 bytes.
+        config: of the model.
+        variables: its weights, `params` and `batch_stats`.
+        tables: probabilities of the codes; None packs codes at a fixed width.
+        fingerprint: 8 bytes that identify weights and tables.
+        chunk_codes: code frames that a chunk is for; shorter chunks cost more halo.
+        batch_size: chunks that are computed together; 1 suits a CPU.
+        policy: how the model is executed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: PyramidConfig,
+        variables: Any,
+        tables: ProbabilityTables | None,
+        fingerprint: bytes,
+        *,
+        chunk_codes: int = CHUNK_CODES,
+        batch_size: int = 1,
+        policy: Policy | None = None,
+    ):
+        self.name = name
+        self.config = config
+        self.tables = tables
+        self.fingerprint = fingerprint
+        self.batch_size = batch_size
+        self.encoder_chunking = Chunking.encoder(config, chunk_codes)
+        self.decoder_chunking = Chunking.decoder(config, chunk_codes)
+        self._model = build(config, policy)
+        self._variables = jax.device_put(variables)  # one transfer, not one per array
+        self._encode = jax.jit(functools.partial(self._model.apply, method="encode"))
+        self._decode = jax.jit(functools.partial(self._model.apply, method="decode"))
+
+    def __repr__(self) -> str:
+        rates = ", ".join(f"{rate:g}" for rate in self.config.bitrates)
+        return (
+            f"Codec({self.name!r}, {self.config.sample_rate} Hz, {rates} bit/s, "
+            f"fingerprint {self.fingerprint.hex()})"
+        )
+
+    def encode(
+        self,
+        waveform: Shaped[np.ndarray, "*n"],
+        sample_rate: int,
+        bitrate: float | None = None,
+        num_streams: int | None = None,
+    ) -> Coded:
+        """Codes a waveform.
+
+        Args:
+            waveform: `n` samples, or `n c` with 1 to 8 channels, which are coded
+                independently; floats in [-1, 1], int16 or int32.
+            sample_rate: of the waveform, Hz; resampled to the codec's rate.
+            bitrate: bits per second and channel, before entropy coding: the highest
+                that the model offers up to this; its highest if None.
+            num_streams: instead of a bitrate.
+
+        Raises:
+            ValueError: the waveform is empty, has NaN or infinity, the wrong shape or
+                type, or the model lacks the bitrate.
+        """
+        waveform = np.asarray(waveform)
+        if waveform.ndim == 1:
+            waveform = waveform[:, None]
+        if waveform.ndim != 2:
+            raise ValueError(
+                f"the waveform has shape {waveform.shape}: expected (samples,) or "
+                "(samples, channels)."
+            )
+        num_samples, channels = waveform.shape
+        if num_samples and channels > MAX_CHANNELS >= num_samples:
+            raise ValueError(
+                f"the waveform has shape {waveform.shape}, which is {channels} "
+                "channels of audio: samples come first, so pass its transpose."
+            )
+        streams = self._num_streams(bitrate, num_streams)
+        parts = list(self.encode_blocks([waveform], sample_rate, streams))
+        codes = np.concatenate(parts, axis=-1)
+        return Coded(
+            header=self.header(sample_rate, channels, num_samples, streams),
+            codes=codes,
+            valid_streams=np.full(codes.shape[-1], streams, np.int32),
+            nominal_bitrate=self.config.bitrate(streams),
+            tables=self.tables,
+        )
+
+    def decode(
+        self, coded: Coded | bytes, strict: bool = False
+    ) -> Float[np.ndarray, "*n"]:
+        """The waveform of coded audio, with the original's length, channels and rate.
+
+        Args:
+            coded: from `encode`, or the bytes of a `.jxc` file.
+            strict: refuse damaged bytes instead of decoding what is left.
+
+        Returns:
+            `n` samples of mono, or `n c`; float32, roughly in [-1, 1].
+
+        Raises:
+            ContainerError: the bytes are of another model, or damaged beyond decoding.
+        """
+        if isinstance(coded, bytes | bytearray | memoryview):
+            coded = self.read(bytes(coded), strict)
+        header = coded.header
+        pieces = code_chunks(coded.codes, coded.valid_streams)
+        blocks = self.decode_chunks(pieces, header, lambda: header.num_samples)
+        blank = np.zeros((0, header.channels), np.float32)
+        waveform = np.concatenate([blank, *blocks])
+        return waveform[:, 0] if header.channels == 1 else waveform
+
+    def read(self, data: bytes, strict: bool = False) -> Coded:
+        """Parses the bytes of a `.jxc` file that this codec wrote.
+
+        Raises:
+            ContainerError: as for `decode`.
+        """
+        decoded = read_bytes(data, self.tables, strict)
+        self.check_header(decoded.header)
+        return Coded(
+            header=decoded.header,
+            codes=decoded.codes,
+            valid_streams=decoded.valid_streams,
+            nominal_bitrate=self.config.bitrate(decoded.header.num_streams),
+            tables=self.tables,
+            damage=decoded.damage,
+        )
+
+    def header(
+        self,
+        original_rate: int,
+        channels: int,
+        num_samples: int | None,
+        num_streams: int,
+    ) -> Header:
+        """The header of a file that this codec writes."""
+        return Header(
+            codec=self.name,
+            fingerprint=self.fingerprint,
+            sample_rate=self.config.sample_rate,
+            original_rate=original_rate,
+            channels=channels,
+            num_samples=num_samples,
+            stride=self.config.stride,
+            num_streams=num_streams,
+            num_groups=self.config.num_groups,
+            codebook_size=self.config.codebook_size,
+            chunk_frames=CHUNK_CODES,
+        )
+
+    def check_header(self, header: Header) -> None:
+        """Refuses files of other weights.
+
+        Raises:
+            ContainerError: name, fingerprint or layout differ.
+        """
+        if header.fingerprint != self.fingerprint:
+            raise ContainerError(
+                f"the file was coded by {header.codec!r} with fingerprint "
+                f"{header.fingerprint.hex()}, but this is {self.name!r} with "
+                f"{self.fingerprint.hex()}: load the model that wrote it."
+            )
+        ours = self.header(1, 1, None, min(header.num_streams, self.config.max_streams))
+        for field in (
+            "sample_rate",
+            "stride",
+            "num_streams",
+            "num_groups",
+            "codebook_size",
+        ):
+            if getattr(header, field) != getattr(ours, field):
+                raise ContainerError(
+                    f"the file's {field} is {getattr(header, field)}, but the model's "
+                    f"is {getattr(ours, field)}: the header was forged or damaged."
+                )
+
+    def encode_blocks(
+        self,
+        blocks: Iterable[Shaped[np.ndarray, "*_"]],
+        sample_rate: int,
+        num_streams: int,
+    ) -> Iterator[Int[np.ndarray, "_ _ _ _"]]:
+        """Codes a stream, chunk by chunk, in memory that does not grow with it.
+
+        Args:
+            blocks: consecutive pieces of any length.
+            sample_rate: of the blocks, Hz.
+            num_streams: to return, of all that are computed.
+
+        Raises:
+            ValueError: as for `encode`.
+        """
+        if isinstance(sample_rate, bool) or not 1_000 <= sample_rate <= 768_000:
+            raise ValueError(
+                f"the sample rate is {sample_rate} Hz: expected 1000 to 768000."
+            )
+        self.config.bitrate(num_streams)  # refuses what the model lacks
+        pieces = resample_blocks(
+            _checked(blocks), int(sample_rate), self.config.sample_rate
+        )
+        chunks = cut_audio(pieces, self.config, self.encoder_chunking)
+        shape = self.encoder_chunking
+        core = slice(shape.before, shape.before + shape.core)
+        empty = True
+        for rows in _batches(
+            (
+                (
+                    c.waveform,
+                    np.broadcast_to(c.present, (len(c.waveform), shape.total)),
+                    c.num_codes,
+                )
+                for c in chunks
+            ),
+            self.batch_size,
+            lambda waveform, present: self._encode(
+                self._variables, waveform, codes_present=present
+            ),
+        ):
+            empty = False
+            codes, num_codes = rows
+            yield codes[:, :num_streams, :, core][..., :num_codes]
+        if empty:
+            raise ValueError("the audio has no samples: nothing to encode.")
+
+    def decode_chunks(
+        self,
+        chunks: Iterable[Any],
+        header: Header,
+        num_samples: Callable[[], int | None],
+    ) -> Iterator[Float[np.ndarray, "_ _"]]:
+        """Decodes a stream, chunk by chunk, in memory that does not grow with it.
+
+        Args:
+            chunks: from a `Reader`: codes and how many of their streams are valid.
+            header: of the file.
+            num_samples: tells the length at the original rate when all chunks were
+                read; None stands for all that the codes cover.
+
+        Raises:
+            ContainerError: as for `check_header`.
+        """
+        self.check_header(header)
+        shape, stride = self.decoder_chunking, self.config.stride
+
+        def audio() -> Iterator[np.ndarray]:
+            pieces = cut_codes(chunks, self.config.max_streams, shape)
+            start = shape.before * stride
+            for waveform, num_codes in _batches(
+                (
+                    (
+                        c.codes,
+                        np.broadcast_to(c.num_streams, (len(c.codes), shape.total)),
+                        np.broadcast_to(c.present, (len(c.codes), shape.total)),
+                        c.num_codes,
+                    )
+                    for c in pieces
+                ),
+                self.batch_size,
+                lambda codes, streams, present: self._decode(
+                    self._variables, codes, streams, present
+                ),
+            ):
+                yield waveform[:, start : start + num_codes * stride].T
+
+        def length(taken: int) -> int:
+            known = num_samples()
+            covered = header.samples_of(taken // stride)
+            return covered if known is None else known
+
+        yield from resample_blocks(
+            audio(),
+            self.config.sample_rate,
+            header.original_rate,
+            length,
+            surplus=2 * stride,
+        )
+
+    def _num_streams(self, bitrate: float | None, num_streams: int | None) -> int:
+        if bitrate is not None and num_streams is not None:
+            raise ValueError(
+                f"bitrate {bitrate:g} and num_streams {num_streams} were both given: "
+                "give one of them."
+            )
+        if bitrate is not None:
+            return self.config.num_streams(bitrate)
+        if num_streams is not None:
+            self.config.bitrate(num_streams)  # refuses what the model lacks
+            return num_streams
+        return self.config.max_streams
+
+
+def _checked(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Blocks as float32, after refusing what cannot be coded."""
+    channels = None
+    for block in blocks:
+        block = np.asarray(block)
+        if block.ndim != 2 or not 1 <= block.shape[1] <= MAX_CHANNELS:
+            raise ValueError(
+                f"a block has shape {block.shape}: expected (samples, channels) with "
+                f"1 to {MAX_CHANNELS} channels."
+            )
+        if channels not in (None, block.shape[1]):
+            raise ValueError(
+                f"a block has {block.shape[1]} channels, but the ones before had "
+                f"{channels}: the number must not change."
+            )
+        channels = block.shape[1]
+        if len(block):
+            yield as_float(block)
+
+
+def _batches(
+    items: Iterable[tuple[Any, ...]], batch_size: int, run: Callable[..., Any]
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Runs items through a program of `batch_size` rows, and gives them back in order.
+
+    Args:
+        items: arrays with rows (channels) first, and a number to pass along.
+        batch_size: rows per call; missing rows are zeros.
+        run: the program.
+    """
+    waiting: list[tuple[Any, ...]] = []
+    rows = 0
+
+    def flush() -> Iterator[tuple[np.ndarray, int]]:
+        columns = [
+            np.concatenate(part) for part in list(zip(*waiting, strict=True))[:-1]
+        ]
+        total = len(columns[0])
+        done = []
+        for low in range(0, total, batch_size):
+            part = [column[low : low + batch_size] for column in columns]
+            short = batch_size - len(part[0])
+            part = [np.pad(a, ((0, short), *[(0, 0)] * (a.ndim - 1))) for a in part]
+            done.append(np.asarray(run(*part)))
+        result = np.concatenate(done)
+        row = 0
+        for item in waiting:
+            count = len(item[0])
+            yield result[row : row + count], item[-1]
+            row += count
+
+    for item in items:
+        waiting.append(item)
+        rows += len(item[0])
+        if rows >= batch_size:
+            yield from flush()
+            waiting, rows = [], 0
+    if waiting:
+        yield from flush()

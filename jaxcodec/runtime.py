@@ -1,0 +1,72 @@
+"""The ground a program stands on: JAX's version, its compilation cache, its noise."""
+
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+
+__all__ = ["BROKEN_JAXLIB", "cache_folder", "check_jaxlib", "prepare"]
+
+# sums of products come out wrong or the process dies, on CPUs (jax-ml/jax#39103,
+# #39257, #40412)
+BROKEN_JAXLIB = {
+    "0.10.2": "computes some sums wrongly and crashes on CPUs",
+    "0.11.0": "crashes on CPUs",
+}
+
+
+def check_jaxlib(version: str | None = None) -> None:
+    """Refuses versions of jaxlib that are known to compute wrongly.
+
+    Args:
+        version: to judge; the installed one if None.
+
+    Raises:
+        RuntimeError: the version is broken.
+    """
+    version = metadata.version("jaxlib") if version is None else version
+    if version in BROKEN_JAXLIB:
+        raise RuntimeError(
+            f"jaxlib {version} {BROKEN_JAXLIB[version]}, so codes could be wrong: "
+            "install another version, for example: pip install "
+            f"'jax>=0.10.1,!={',!='.join(BROKEN_JAXLIB)}'"
+        )
+
+
+def cache_folder() -> Path:
+    """Where compiled programs are kept: $JAXCODEC_CACHE or the user's cache folder."""
+    if chosen := os.environ.get("JAXCODEC_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "darwin":
+        base = Path("~/Library/Caches")
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local"))
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return base.expanduser() / "jaxcodec"
+
+
+def prepare() -> None:
+    """Imports JAX with its persistent compilation cache on.
+
+    A cache that the user has already set up is left alone, and a folder that cannot be
+    written to costs only the warm start.
+
+    Raises:
+        RuntimeError: see `check_jaxlib`.
+    """
+    check_jaxlib()
+    # XLA reports every program that it loads from its own cache as an error
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import jax
+
+    if jax.config.read("jax_compilation_cache_dir"):
+        return
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

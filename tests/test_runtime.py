@@ -1,0 +1,48 @@
+import subprocess
+import sys
+
+import pytest
+
+from jaxcodec import runtime
+
+# the programs that jaxlib 0.10.2 and 0.11.0 get wrong or die of (jax-ml/jax#39103,
+# #39257, #40412); in a process of their own, since a crash would take the tests along
+REPRODUCERS = """
+import jax, jax.numpy as jnp, numpy as np
+rng = np.random.default_rng(0)
+q, k = (rng.normal(size=(64, 15, 3000)).astype(np.float32) for _ in range(2))
+got = jax.jit(lambda q, k: (q[:, None] * k[None]).sum(2))(q[:8], k[:8])
+want = (q[:8, None] * k[None, :8]).sum(2)
+assert np.abs(got - want).max() < 1e-3, "sum over an inner axis"
+a = jnp.ones((32769, 32)); b = jnp.ones((32, 32))
+total = jax.jit(lambda a, b: jnp.sum(jnp.square(a @ b)))(a, b)
+assert abs(float(total) / (32769 * 32 * 32.0**2) - 1) < 1e-4, "sum of squares"
+x = rng.normal(size=(2, 3, 2, 3, 2, 3, 2, 3)).astype(np.float32)
+got = jax.jit(lambda x: (x * x).sum((5, 7)))(x)
+assert np.abs(got - (x * x).sum((5, 7))).max() < 1e-4, "rank 8"
+"""
+
+
+def test_this_jax_computes_what_it_should():
+    code = [sys.executable, "-c", REPRODUCERS]
+    done = subprocess.run(code, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("version", runtime.BROKEN_JAXLIB)
+def test_broken_versions_are_refused_with_advice(version):
+    with pytest.raises(RuntimeError, match=f"jaxlib {version} .* pip install"):
+        runtime.check_jaxlib(version)
+
+
+def test_the_installed_version_is_accepted():
+    runtime.check_jaxlib()
+
+
+def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAXCODEC_CACHE", str(tmp_path))
+    assert runtime.cache_folder() == tmp_path
+    monkeypatch.delenv("JAXCODEC_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert str(runtime.cache_folder()) == "/somewhere/jaxcodec"
