@@ -285,10 +285,11 @@ def open_audio(path: Path | None, stdin: Readable | None = None) -> Iterator[Aud
             yield Audio(header.sample_rate, header.channels, blocks, header.num_samples)
             return
         if size is None or path is None:
-            file = stack.enter_context(tempfile.TemporaryFile())
+            spool = stack.enter_context(tempfile.TemporaryFile())
             while data := source.read(1 << 16):
-                file.write(data)
-            file.seek(0)
+                spool.write(data)
+            spool.seek(0)
+            file: Any = spool
         else:
             file = os.fsencode(path)
         try:

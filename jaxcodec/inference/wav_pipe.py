@@ -90,7 +90,8 @@ class WavHeader:
             is_known = size < _HUGE or bool(total_size and offset + size <= total_size)
         riff_size = int.from_bytes(start[4:8], "little")
         if size == _UNKNOWN or (size == 0 and not offset - 8 < riff_size < _HUGE):
-            size, is_known = None, False
+            source.read(offset)
+            return cls(data_size=None, is_exact=False, **layout)
         source.read(offset)
         return cls(data_size=size, is_exact=is_known, **layout)
 

@@ -1,0 +1,16 @@
+import pytest
+
+from jaxcodec.modules.policy import Policy
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="compute_dtype 'float16' is not supported"):
+        Policy(compute_dtype="float16")
+    with pytest.raises(ValueError, match="window_tile is 0: it must be at least 1"):
+        Policy(window_tile=0)
+
+
+def test_policies_can_be_static():
+    """Equal policies are one entry in the cache of compiled programs."""
+    assert hash(Policy(window_tile=3)) == hash(Policy(window_tile=3))
+    assert Policy(window_tile=3) != Policy()

@@ -1,0 +1,156 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcodec.modules.policy import Policy
+from jaxcodec.modules.swin import FrequencyMerge, FrequencySplit, SwinBlock, SwinStage
+
+POLICIES = {
+    "untiled": Policy(),
+    # ten windows in three tiles of four: two windows are filled up
+    "tiled": Policy(window_tile=4),
+    "tiled_remat": Policy(window_tile=4, remat=True),
+    "one_window": Policy(window_tile=1),
+    "bfloat16": Policy(compute_dtype="bfloat16"),
+}
+
+
+@pytest.fixture(scope="module")
+def by_policy(features, filled):
+    """Output and gradients of a stage, which pads and shifts, under each policy."""
+    grid = features(1, 6, 19, 8)
+    variables = filled(SwinStage(2, 6), grid)
+    present = (jnp.arange(19) < 15).astype(jnp.float32)[None]
+
+    def run(policy):
+        def energy(variables, grid):
+            made = SwinStage(2, 6, policy=policy).apply(variables, grid, present)
+            return jnp.sum(jnp.sin(made)), made
+
+        step = jax.jit(jax.value_and_grad(energy, (0, 1), has_aux=True))
+        (_, made), gradients = step(variables, grid)
+        return made, *jax.tree.leaves(gradients)
+
+    return {name: run(policy) for name, policy in POLICIES.items()}
+
+
+@pytest.mark.parametrize("name", ["tiled", "tiled_remat", "one_window"])
+def test_tiles_change_nothing(by_policy, name, close):
+    for ours, plain in zip(by_policy[name], by_policy["untiled"], strict=True):
+        close(ours, plain, 1e-5)
+
+
+def test_bfloat16_is_close(by_policy, close):
+    for ours, plain in zip(by_policy["bfloat16"], by_policy["untiled"], strict=True):
+        assert ours.dtype == jnp.float32
+        error = close(ours, plain, 5e-2)
+    made = by_policy["bfloat16"][0]
+    error = close(made, by_policy["untiled"][0], 2e-2)
+    assert error > 1e-5  # it is another computation
+
+
+def columns_changed(block, variables, grid, column):
+    run = jax.jit(block.apply)
+    # turned around: LayerNorm would not notice a constant that is added
+    other = run(variables, grid.at[:, 0, column].multiply(-1.0))
+    difference = np.abs(np.asarray(run(variables, grid) - other))
+    return np.flatnonzero(difference.max(axis=(0, 1, 3)) > 1e-6).tolist()
+
+
+def test_windows_do_not_see_each_other(features, filled):
+    grid = features(1, 4, 12, 8)
+    block = SwinBlock(2)
+    variables = filled(block, grid)
+    assert columns_changed(block, variables, grid, 5) == [4, 5, 6, 7]
+
+
+def test_shifted_windows_do_not_wrap_around(features, filled):
+    grid = features(1, 8, 12, 8)
+    block = SwinBlock(2, shifted=True)
+    variables = filled(block, grid)
+    assert columns_changed(block, variables, grid, 0) == [0, 1]
+    assert columns_changed(block, variables, grid, 3) == [2, 3, 4, 5]
+    assert columns_changed(block, variables, grid, 11) == [10, 11]
+
+
+@pytest.mark.parametrize("cells", [slice(0, 8), slice(4, 12)])
+def test_absent_frames_leave_no_trace(features, filled, cells, close):
+    """As if the grid ended there; on frequency rows that need filling, too."""
+    grid = features(2, 2, 12, 8)
+    stage = SwinStage(2, None)
+    variables = filled(stage, grid)
+    present = jnp.zeros((2, 12)).at[:, cells].set(1.0)
+    run = jax.jit(stage.apply)
+    made = run(variables, grid, present)[:, :, cells]
+    loud = jnp.where(present[:, None, :, None] > 0, grid, 100.0)
+    close(run(variables, loud, present)[:, :, cells], made, 1e-6)
+    close(run(variables, grid[:, :, cells]), made, 1e-5)
+    assert np.abs(np.asarray(run(variables, grid)[:, :, cells] - made)).max() > 1e-3
+
+
+def test_all_present_is_as_none(features, filled, close):
+    grid = features(1, 2, 8, 8)
+    stage = SwinStage(2, None)
+    variables = filled(stage, grid)
+    run = jax.jit(stage.apply)
+    close(run(variables, grid, jnp.ones((1, 8))), run(variables, grid), 1e-6)
+
+
+def test_attention_by_hand(features, filled, close):
+    """One unshifted window, written out for one head."""
+    grid = features(1, 4, 4, 6)
+    block = SwinBlock(1)
+    variables = filled(block, grid)
+    p = {name: np.asarray(v, np.float64) for name, v in variables["params"].items()}
+
+    def norm(x, name):
+        x = x - x.mean(-1, keepdims=True)
+        x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5)
+        return x * p[f"{name}_scale"] + p[f"{name}_bias"]
+
+    tokens = np.asarray(grid, np.float64).reshape(16, 6)
+    qkv = norm(tokens, "norm1") @ p["qkv_kernel"] + p["qkv_bias"]
+    query, key, value = np.split(qkv, 3, axis=-1)
+    row, column = np.divmod(np.arange(16), 4)
+    place = (row[:, None] - row + 3) * 7 + column[:, None] - column + 3
+    scores = query @ key.T / np.sqrt(6) + p["position_table"][place, 0]
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    tokens = tokens + weights @ value @ p["proj_kernel"] + p["proj_bias"]
+    hidden = norm(tokens, "norm2") @ p["mlp_in_kernel"] + p["mlp_in_bias"]
+    hidden = np.asarray(jax.nn.gelu(jnp.asarray(hidden), approximate=False))
+    expected = tokens + hidden @ p["mlp_out_kernel"] + p["mlp_out_bias"]
+    close(block.apply(variables, grid).reshape(16, 6), expected, 1e-5)
+
+
+def test_merge_joins_neighbouring_rows(features, filled, close):
+    grid = features(1, 6, 3, 4)
+    merge = FrequencyMerge(5)
+    variables = filled(merge, grid)
+    made = merge.apply(variables, grid)
+    pair = np.concatenate([grid[:, 2], grid[:, 3]], axis=-1)
+    norm, proj = variables["params"]["norm"], variables["params"]["proj"]
+    pair = (pair - pair.mean(-1, keepdims=True)) / np.sqrt(
+        pair.var(-1, keepdims=True) + 1e-5
+    )
+    expected = (pair * norm["scale"] + norm["bias"]) @ proj["kernel"]
+    assert made.shape == (1, 3, 3, 5)
+    close(made[:, 1], expected, 1e-5)
+    with pytest.raises(ValueError, match="3 frequency rows cannot be merged in pairs"):
+        merge.apply(variables, grid[:, :3])
+
+
+def test_split_undoes_the_layout_of_merge(features, filled, close):
+    grid = features(1, 3, 2, 4)
+    split = FrequencySplit(4)
+    variables = filled(split, grid)
+    kernel = jnp.concatenate([jnp.eye(4), 2 * jnp.eye(4)], axis=1)
+    norm = {"scale": jnp.ones(4), "bias": jnp.zeros(4)}
+    made = split.apply({"params": {"norm": norm, "proj": {"kernel": kernel}}}, grid)
+    assert split.apply(variables, grid).shape == made.shape == (1, 6, 2, 4)
+    close(made[:, 1::2], 2 * made[:, ::2], 1e-6)
+
+
+def test_heads_that_do_not_divide():
+    with pytest.raises(ValueError, match="8 channels cannot be shared by 3 heads"):
+        SwinBlock(3).init(jax.random.key(0), jnp.zeros((1, 4, 4, 8)))

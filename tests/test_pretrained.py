@@ -1,0 +1,81 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxcodec
+from jaxcodec import pretrained
+from jaxcodec.metrics.signal import si_sdr
+
+SPEECH = Path(__file__).parent / "samples" / "speech.flac"
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return jaxcodec.load()
+
+
+@pytest.fixture(scope="module")
+def speech():
+    import soundfile
+
+    return soundfile.read(SPEECH, dtype="float32")
+
+
+def test_the_default_is_shipped():
+    assert pretrained.DEFAULT in jaxcodec.available()
+
+
+def test_importing_and_asking_needs_no_jax():
+    code = (
+        "import sys, jaxcodec; jaxcodec.available(); import jaxcodec.pretrained as p; "
+        "p.describe(); assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unknown_model_is_refused_with_the_names_that_exist(tmp_path):
+    with pytest.raises(ValueError, match=f"no model 'nothing'.*{pretrained.DEFAULT}"):
+        jaxcodec.load("nothing")
+    with pytest.raises(ValueError, match="is no model"):
+        jaxcodec.load(tmp_path)
+
+
+def test_every_shipped_model_says_what_it_is():
+    for name in jaxcodec.available():
+        folder = pretrained.FOLDER / name
+        about = pretrained.describe(name)
+        assert about["name"] == name
+        assert about["fingerprint"] in (folder / "MODEL_CARD.md").read_text()
+        scores = json.loads((folder / "scores.json").read_text())
+        assert scores["fingerprint"] == about["fingerprint"]
+
+
+def test_every_stream_brings_speech_closer(codec, speech):
+    audio, rate = speech
+    coded = codec.encode(audio, rate)
+    whole = coded.to_bytes()
+    from jaxcodec.bitstream import peel_bytes
+
+    ratios, sizes = [], []
+    for streams in range(1, 7):
+        data = peel_bytes(whole, streams)
+        ratios.append(float(si_sdr(audio[None], codec.decode(data)[None])[0]))
+        sizes.append(len(data))
+    assert sorted(ratios) == ratios, ratios
+    assert ratios[-1] > 3
+    assert np.diff(sizes).min() > 0
+    # range coded: below the nominal rate, header and all
+    assert 8 * sizes[-1] / coded.seconds < codec.config.bitrate(6)
+
+
+def test_peeled_files_equal_files_of_that_bitrate(codec, speech):
+    audio, rate = speech
+    from jaxcodec.bitstream import peel_bytes
+
+    low = codec.encode(audio[: 2 * rate], rate, bitrate=3000).to_bytes()
+    high = codec.encode(audio[: 2 * rate], rate).to_bytes()
+    assert peel_bytes(high, 2) == low
