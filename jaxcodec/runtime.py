@@ -60,7 +60,7 @@ def prepare() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
-    if jax.config.read("jax_compilation_cache_dir"):
+    if jax.config.values["jax_compilation_cache_dir"]:
         return
     folder = cache_folder()
     try:

@@ -201,7 +201,7 @@ SMALL: dict[str, Any] = {
     "channels": (8, 8, 12),
     "heads": (2, 2),
     "max_streams": 3,
-    "codebook_size": 16,
+    "codebook_size": 256,  # many, so that codes notice small errors
 }
 SMALL_CONFIGS: dict[str, PyramidConfig] = {
     "esc": ESCConfig(**SMALL, codebook_dims=(4, 4, 3)),

@@ -44,6 +44,8 @@ def test_streams_of_each_example(small, coded, close):
         alone = small.forward(waveform, jnp.full(2, streams))
         for name in ("waveform", "codebook_loss", "commitment_loss"):
             close(getattr(made, name)[i], getattr(alone, name)[i], 1e-6, of=name)
+    # streams that are not used cost nothing
+    assert np.all(small.forward(waveform, 1).codebook_loss < alone.codebook_loss)
 
 
 def test_streams_of_each_frame(small, coded, close):
