@@ -25,7 +25,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 CARD = """# {name}
 
-A {kind} codec for 16 kHz speech with {parameters:,} parameters: {streams} streams of
+An ESC codec for 16 kHz speech with {parameters:,} parameters: {streams} streams of
 {per_stream:g} bit/s. Fingerprint `{fingerprint}`.
 
 ## Training
@@ -197,7 +197,6 @@ def card(
     compressed = config.compression != 1
     return CARD.format(
         name=experiment.name,
-        kind="ESC",
         parameters=sum(x.size for x in jax.tree.leaves(variables["params"])),
         streams=config.max_streams,
         per_stream=config.bits_per_stream,

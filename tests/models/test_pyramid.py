@@ -18,7 +18,9 @@ from jaxcodec.modules.swin import SwinStage
         ),
         ({"heads": (3, 6)}, "2 head counts for 6 scales: give one for each of the 5"),
         ({"n_fft": 512}, "n_fft 512 gives 257 .* must be a multiple of 96"),
-        ({"codebook_size": 1000}, "codebook_size 1000 is not a power of two"),
+        ({"heads": (5, 6, 12, 24, 24)}, "channels cannot be shared by 5 heads"),
+        ({"compression": 0.0}, "compression is 0.0: .* above 0 and at most 1"),
+        ({"codebook_size": 1000}, "codebook_size 1000 is no power of two"),
     ],
 )
 def test_config_errors(fields, message):
