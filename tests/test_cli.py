@@ -675,6 +675,11 @@ def test_models(run, monkeypatch):
     assert record["bitrates"] == [1500, 3000, 4500] and record["default"]
 
 
+def _take_interrupts():
+    """Tests that run in the background may ignore them, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def program(*arguments, **options):
     """Starts the real program, with the toy as its only model."""
     code = (
@@ -691,7 +696,7 @@ def program(*arguments, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,  # communicate() forgets what a buffer had read ahead
-        **options,
+        **{"preexec_fn": _take_interrupts, **options},
     )
 
 
