@@ -169,7 +169,7 @@ def _draw_weights(tag: str, lines: Iterable[str]) -> dict[str, np.ndarray]:
 def _value(name: str, u: np.ndarray) -> np.ndarray:
     if name.endswith("running_mean"):
         return 0.6 * (u - 0.5)
-    if name.endswith("running_var"):
+    if name.endswith(("running_var", "weight_g")):
         return 0.5 + u
     if name.endswith("relative_position_bias_table"):
         return 0.5 * (2 * u - 1)
