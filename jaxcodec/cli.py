@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from jaxcodec.commands.train import restart_tuned, train
 from jaxcodec.jobs import (
     Sink,
     describe,
@@ -330,6 +331,9 @@ def models(as_json: Json = False) -> None:
             print(f"{name}{default}: {record['sample_rate']} Hz, {offered} kbit/s")
 
 
+app.command()(train)
+
+
 def parse_bitrate(text: str) -> float:
     """Bits per second from `6k`, `6000`, `1.5k` or `6kbps`.
 
@@ -381,6 +385,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line and exits: 0 is well, 1 a failed file, 2 wrong usage."""
     # So that what a job scheduler ends leaves no temporary files either.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if arguments is None and sys.argv[1:2] == ["train"]:
+        restart_tuned()
     try:
         status = app(arguments, prog_name="jaxcodec", standalone_mode=False)
     except typer.Abort:

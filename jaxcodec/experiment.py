@@ -7,10 +7,12 @@ import typing
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from jaxcodec.models.discriminators import DiscriminatorConfig
 from jaxcodec.models.esc import ESCConfig
 from jaxcodec.models.rvq_codec import RVQCodecConfig
 
 __all__ = [
+    "Adversarial",
     "Experiment",
     "Objective",
     "Schedule",
@@ -75,6 +77,20 @@ class Schedule:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Adversarial:
+    """Discriminators beside the codec, from the end of pretraining on.
+
+    Source: the recipe of arXiv:2306.06546, as arXiv:2404.19441 uses it.
+    """
+
+    discriminators: DiscriminatorConfig = DiscriminatorConfig()  # noqa: RUF009
+    generator_weight: float = 1.0
+    feature_weight: float = 2.0
+    learning_rate: float = 1e-4  # of the discriminators
+    clip_norm: float = 10.0  # of their gradients
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
     """A model and how it is trained."""
 
@@ -82,11 +98,18 @@ class Experiment:
     model: ESCConfig | RVQCodecConfig
     objective: Objective = Objective()
     schedule: Schedule
+    adversarial: Adversarial | None = None
     seed: int = 53
     precision: Literal["float32", "bfloat16"] = "float32"  # of the model's products
     shard_optimizer: bool = False  # divide its state over the devices
     window_tile: int | None = None  # execution policy, see modules.policy
     remat: bool = False
+
+    @property
+    def clip_seconds(self) -> float:
+        """Length of a crop."""
+        samples = self.model.clip_samples(self.schedule.clip_code_frames)
+        return samples / self.model.sample_rate
 
 
 # fields that change how fast a run is, not what it computes (but for rounding)

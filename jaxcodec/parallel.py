@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcodec.arrays import Array, PyTree, Shaped
 
@@ -76,7 +76,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def tree_shardings(tree: PyTree, mesh: Mesh, rules: Rules) -> PyTree:
+def tree_shardings(tree: PyTree, mesh: Mesh | AbstractMesh, rules: Rules) -> PyTree:
     """A sharding for every leaf, by the first rule whose pattern its path begins with.
 
     Args:
@@ -100,7 +100,9 @@ def tree_shardings(tree: PyTree, mesh: Mesh, rules: Rules) -> PyTree:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def _check(name: str, shape: tuple[int, ...], spec: PartitionSpec, mesh: Mesh) -> None:
+def _check(
+    name: str, shape: tuple[int, ...], spec: PartitionSpec, mesh: Mesh | AbstractMesh
+) -> None:
     for size, axis in zip(shape, spec, strict=False):
         if axis is not None and size % mesh.shape[axis]:
             raise ValueError(

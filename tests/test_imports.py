@@ -19,8 +19,9 @@ LAYERS = (
     {"models", "data", "parallel"},
     {"experiment", "inference", "export"},
     {"train", "evaluate", "report", "pretrained", "terminal"},
-    {"jobs"},
+    {"jobs", "commands"},
     {"sweep", "cli"},
+    {"__main__"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # siblings on one line, each with its reason

@@ -175,8 +175,9 @@ def _run(
         say(
             f"{experiment.name}: {plan.steps} steps of {plan.batch_size} x "
             f"{experiment.clip_seconds:.2f} s on {jax.device_count()} "
-            f"{jax.devices()[0].platform} device(s); {pipeline.corpus.seconds / 3600:.2f}"
-            f" h of audio, {len(pipeline.corpus.faults)} bad files"
+            f"{jax.devices()[0].platform} device(s); "
+            f"{pipeline.corpus.seconds / 3600:.2f} h of audio, "
+            f"{len(pipeline.corpus.faults)} bad files"
         )
     out.mkdir(parents=True, exist_ok=True)
     try:

@@ -91,6 +91,16 @@ class Pipeline:
             raise ValueError(f"seed is {seed}: it must be from 0 to {2**32 - 1}.")
         self.corpus = corpus
         self.wait_seconds = 0.0
+        self._again: dict[str, Any] = {
+            "sample_rate": sample_rate,
+            "num_samples": num_samples,
+            "batch_size": batch_size,
+            "process_index": process_index,
+            "process_count": process_count,
+            "augment": augment,
+            "noise": noise,
+            "silence": silence,
+        }
         self._noise = noise
         tape = Tape(corpus, sample_rate, num_samples)
         self._draw = DrawCrop(
@@ -148,6 +158,10 @@ class Pipeline:
     def batch(self, step: int) -> Batch:
         """The batch of any step, made at once; the position stays where it is."""
         return Batch(self._batches[step]["waveform"])
+
+    def fork(self, seed: int) -> "Pipeline":
+        """Other draws from the same corpus, made when they are asked for."""
+        return Pipeline(self.corpus, **self._again, seed=seed, num_threads=0)
 
     def seek(self, step: int) -> None:
         """Goes to the batch that comes after so many.

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxcodec.arrays import Array, Bool, Float, Key, PyTree
+from jaxcodec.experiment import Adversarial
 from jaxcodec.losses.adversarial import (
     FeatureMaps,
     discriminator_loss,
@@ -21,9 +22,15 @@ from jaxcodec.losses.adversarial import (
     generator_loss,
 )
 from jaxcodec.models.discriminators import Discriminators
-from jaxcodec.optim.phases import skip_non_finite
+from jaxcodec.optim.flat import flat
+from jaxcodec.optim.guard import skip_non_finite
 
-__all__ = ["Adversary", "AdversaryState", "make_discriminator_optimizer"]
+__all__ = [
+    "Adversary",
+    "AdversaryState",
+    "make_adversary",
+    "make_discriminator_optimizer",
+]
 
 
 class AdversaryState(flax.struct.PyTreeNode):
@@ -49,7 +56,7 @@ def make_discriminator_optimizer(
     inner = optax.adamw(learning_rate, b1=b1, b2=b2, weight_decay=weight_decay)
     chain = optax.chain(optax.clip_by_global_norm(clip_norm), inner)
     # one long vector, as in train.step
-    return optax.flatten(skip_non_finite(chain))
+    return flat(lambda layout: skip_non_finite(chain))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,6 +177,19 @@ class Adversary:
             + self.feature_weight * terms["feature"]
         )
         return total, terms
+
+
+def make_adversary(recipe: Adversarial | None) -> Adversary | None:
+    """The adversary of a recipe; none of none."""
+    if recipe is None:
+        return None
+    tx = make_discriminator_optimizer(recipe.learning_rate, clip_norm=recipe.clip_norm)
+    return Adversary(
+        discriminators=Discriminators(recipe.discriminators),
+        tx=tx,
+        generator_weight=recipe.generator_weight,
+        feature_weight=recipe.feature_weight,
+    )
 
 
 def _mean_verdict(maps: FeatureMaps) -> Float[Array, ""]:

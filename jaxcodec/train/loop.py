@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 from jaxcodec import parallel
 from jaxcodec.arrays import Array, Float
 from jaxcodec.experiment import Experiment, differences, flattened
+from jaxcodec.train.adversarial import Adversary
 from jaxcodec.train.checkpoint import Checkpoints
 from jaxcodec.train.programs import Batches, Programs
-from jaxcodec.train.step import Adversary, TrainState
+from jaxcodec.train.step import TrainState
 
 __all__ = ["Evaluation", "Options", "Watcher", "train"]
 
@@ -117,7 +118,7 @@ def train(
         if step == plan.pretrain_steps and plan.kmeans_batches:
             state = run.start_codebooks(state, batches)
         with clock.waiting():
-            waveform = parallel.global_batch(next(batches), run.mesh)
+            waveform = parallel.global_batch(next(batches).waveform, run.mesh)
         state, metrics = run.step(state, waveform)
         done = step + 1
         quantizing = done > plan.pretrain_steps

@@ -1,6 +1,5 @@
 """The compiled programs of a run: start, step, and care of the codebooks."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -10,15 +9,16 @@ from jax.sharding import Mesh
 
 from jaxcodec import parallel
 from jaxcodec.arrays import Array, Float, PyTree
+from jaxcodec.data.pipeline import Batch
 from jaxcodec.experiment import Experiment
 from jaxcodec.models.esc import ESCConfig
 from jaxcodec.models.named import build
 from jaxcodec.optim.averaging import with_average
 from jaxcodec.optim.flat import Layout
+from jaxcodec.train.adversarial import Adversary
 from jaxcodec.train.codebooks import revive_codebooks, start_codebooks
 from jaxcodec.train.start import linear_start
 from jaxcodec.train.step import (
-    Adversary,
     TrainState,
     init_state,
     make_optimizer,
@@ -33,15 +33,13 @@ __all__ = ["Batches", "Programs"]
 class Batches(Protocol):
     """Where waveforms come from; see `data.pipeline`."""
 
-    def __iter__(self) -> Iterator[Float[np.ndarray, "b n"]]: ...
-
-    def __next__(self) -> Float[np.ndarray, "b n"]:
+    def __next__(self) -> Batch:
         """This process's rows of the next batch."""
 
     def state(self) -> dict[str, Any]:
         """The place in the data, as JSON values."""
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Goes on at a place."""
 
     def fork(self, seed: int) -> "Batches":
@@ -130,7 +128,7 @@ class Programs:
         plan = self.experiment.schedule
         fork = batches.fork(2**31 - 2)
         waveforms = [
-            parallel.global_batch(next(fork), self.mesh)
+            parallel.global_batch(next(fork).waveform, self.mesh)
             for _ in range(plan.kmeans_batches)
         ]
         key = jax.random.fold_in(state.key, 2**31 - 1)
@@ -159,7 +157,7 @@ class Programs:
         """`count` examples, the same in every process."""
         rows: list[np.ndarray] = []
         while sum(map(len, rows)) < count:
-            waveform = parallel.global_batch(next(batches), self.mesh)
+            waveform = parallel.global_batch(next(batches).waveform, self.mesh)
             rows.append(np.asarray(self._whole(waveform)))
         return np.concatenate(rows)[:count]
 

@@ -1,6 +1,6 @@
 """One training step: pure, the same program in every phase."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -21,9 +21,9 @@ from jaxcodec.optim.averaging import average_parameters, averaged
 from jaxcodec.optim.flat import Layout, flat
 from jaxcodec.optim.guard import skip_non_finite
 from jaxcodec.optim.phases import hold_until, restart_at
+from jaxcodec.train.adversarial import Adversary
 
 __all__ = [
-    "Adversary",
     "TrainState",
     "average_of",
     "draw_streams",
@@ -47,34 +47,8 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: PyTree
     opt_state: PyTree  # holds the average of the parameters, too
     usage: PyTree  # float32 `s g k`, running share of each codeword
-    adversary: PyTree  # of the `Adversary`; empty without one
+    adversary: PyTree  # AdversaryState; empty without one
     key: PyTree  # a PRNG key
-
-
-@runtime_checkable
-class Adversary(Protocol):
-    """Losses that are themselves trained."""
-
-    def init(self, key: Key[Array, ""], num_samples: int) -> PyTree:
-        """Its state for waveforms of `num_samples`."""
-
-    def generator_losses(
-        self,
-        state: PyTree,
-        target: Float[Array, "b n"],
-        estimate: Float[Array, "b n"],
-        active: Bool[Array, ""],
-    ) -> dict[str, Float[Array, ""]]:
-        """Weighted terms of the codec's loss, by name; zero while not active."""
-
-    def update(
-        self,
-        state: PyTree,
-        target: Float[Array, "b n"],
-        estimate: Float[Array, "b n"],
-        active: Bool[Array, ""],
-    ) -> tuple[PyTree, dict[str, Float[Array, ""]]]:
-        """Its own step, and what to report; untouched while not active."""
 
 
 def policy_of(experiment: Experiment) -> Policy:
@@ -140,8 +114,9 @@ def init_state(
     variables = codec.init(jax.random.fold_in(key, 0), silence)
     params = variables["params"]
     shape = (config.max_streams, config.num_groups, config.codebook_size)
-    length = config.clip_samples(experiment.schedule.clip_code_frames)
-    rival = adversary.init(jax.random.fold_in(key, 2), length) if adversary else {}
+    rival: PyTree = {}
+    if adversary:
+        rival = adversary.init(jax.random.fold_in(key, 2))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -210,30 +185,22 @@ def make_train_step(
             }
             means = {name: jnp.mean(loss) for name, loss in losses.items()}
             total = sum(getattr(weights, name) * mean for name, mean in means.items())
+            rival = state.adversary
             if adversary:
-                terms = adversary.generator_losses(
-                    state.adversary, target, made.waveform, ~pretraining
+                rival, loss, found = adversary.play(
+                    rival, target, made.waveform, ~pretraining
                 )
-                total = total + sum(terms.values())
-                means |= terms
-            return total, (means, made, updated.get("batch_stats", {}))
+                total, means = total + loss, means | found
+            return total, (means, made, updated.get("batch_stats", {}), rival)
 
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (total, (metrics, made, batch_stats)), grads = grad_fn(state.params)
+        (total, (metrics, made, batch_stats, rival)), grads = grad_fn(state.params)
         updates, opt_state = tx.update(grads, state.opt_state, state.params, loss=total)
         finite = opt_state.in_a_row == 0
-        rival = state.adversary
-        if adversary:
-            estimate = jax.lax.stop_gradient(made.waveform)
-            target = waveform[:, : estimate.shape[-1]]
-            rival, found = adversary.update(
-                rival, target, estimate, ~pretraining & finite
-            )
-            metrics |= found
-        batch_stats, usage = jax.tree.map(
+        batch_stats, usage, rival = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
-            (batch_stats, _updated_usage(state.usage, made)),
-            (state.batch_stats, state.usage),
+            (batch_stats, _updated_usage(state.usage, made), rival),
+            (state.batch_stats, state.usage, state.adversary),
         )
         state = state.replace(
             step=state.step + 1,

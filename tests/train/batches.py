@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jaxcodec.data.pipeline import Batch
 from tests.micro import MICRO
 
 
@@ -23,7 +24,7 @@ class Batches:
 
     def __next__(self):
         self.place += 1
-        return self.at(self.place - 1)
+        return Batch(self.at(self.place - 1))
 
     def state(self):
         return {"place": self.place}

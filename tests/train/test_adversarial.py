@@ -74,7 +74,7 @@ def largest(tree):
 
 
 def test_inactive_leaves_everything_as_it_was(program, start):
-    params, state, waveform = start
+    params, _, waveform = start
     moved = program(params, start[1], waveform, YES).state  # with moments and counts
     for before in (start[1], moved):
         played = program(params, before, waveform, NO)
