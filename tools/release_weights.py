@@ -55,7 +55,8 @@ of the files, header included. Means over clips; PESQ refused {failed} clips.
 Measured by `python -m tools.release_weights experiments/{name}.py ...`, which also
 wrote `scores.json`. STOI is between 0 and 1; *mel* is the mel distance of the paper
 (lower is better; like SI-SDR it is measured on the first whole multiple of 4 s of a
-clip, or its first 1.5 s); *utilisation* is the entropy of the codes over the bits they cost.
+clip, or its first 1.5 s); *utilisation* is the entropy of the codes over the bits they
+cost.
 
 The published ESC-Base scores PESQ 2.24, 2.98, 3.49, 3.72, 3.88 and 4.00 at 1.5 to 9
 kbit/s on its own test set, after 250 000 steps on four GPUs; this model saw {share} of
