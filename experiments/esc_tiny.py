@@ -14,7 +14,7 @@ def experiment() -> Experiment:
         model=NAMED["esc_tiny"],
         objective=Objective(stft=0.0, compressed=5.0, dft="fft"),
         schedule=Schedule(
-            steps=3_600,
+            steps=10_000,
             pretrain_steps=400,
             batch_size=4,
             clip_code_frames=50,

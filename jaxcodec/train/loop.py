@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxcodec import parallel
@@ -142,7 +144,8 @@ def train(
             for watcher in watchers:
                 watcher.evaluated(done, found, state)
         spent = time.monotonic() - begun
-        over = stop() or (options.seconds is not None and spent > options.seconds)
+        late = options.seconds is not None and spent > options.seconds
+        over = _is_over(stop() or late, done, options.log_every)
         if over or found or _is_due(done, options.save_every, at_end):
             about = {"settings": settings, "data": batches.state()}
             checkpoints.save(state, about, found.scalars if found else None)
@@ -151,6 +154,21 @@ def train(
             break
     checkpoints.close()
     return state
+
+
+def _is_over(wanted: bool, done: int, every: int) -> bool:
+    """Whether to stop; the same answer in all processes.
+
+    The first process's wish is asked for at logged steps; a platform that is about to
+    take a machine away is heard at every step.
+    """
+    if jax.process_count() == 1:
+        return wanted
+    if multihost_utils.reached_preemption_sync_point(done):
+        return True
+    return done % every == 0 and bool(
+        multihost_utils.broadcast_one_to_all(np.asarray(wanted))
+    )
 
 
 def _is_due(done: int, every: int, at_end: bool) -> bool:
