@@ -72,8 +72,8 @@ class Programs:
             if experiment.shard_optimizer
             else parallel.REPLICATED
         )
-        self._init = lambda: init_state(experiment, self.codec, tx, adversary)
-        shapes = jax.eval_shape(self._init)
+        self.init = lambda: init_state(experiment, self.codec, tx, adversary)
+        shapes = jax.eval_shape(self.init)
         self.shardings = parallel.tree_shardings(shapes, mesh, rules)
         self.shapes: TrainState = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(
@@ -114,7 +114,7 @@ class Programs:
 
     def start(self, batches: Batches) -> TrainState:
         """The state before the first step."""
-        state = jax.jit(self._init, out_shardings=self.shardings)()
+        state = jax.jit(self.init, out_shardings=self.shardings)()
         plan, config = self.experiment.schedule, self.experiment.model
         if not plan.linear_start:
             return state
