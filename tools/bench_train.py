@@ -43,7 +43,7 @@ from jaxcodec.train.programs import Programs
 PEAKS = {
     "NVIDIA H200": {"float32": 67e12, "bfloat16": 989e12},
     "NVIDIA H100": {"float32": 67e12, "bfloat16": 989e12},
-    "TPU v5 lite": {"float32": 197e12 / 6, "bfloat16": 197e12},
+    "TPU v5 lite": {"bfloat16": 197e12},
 }
 
 

@@ -73,9 +73,7 @@ def test_part_of_a_checkpoint_can_be_read(saved, tmp_path):
     )
     step, arrays = load_arrays(tmp_path, lambda path: path.endswith("average"), step=2)
     assert (step, arrays["opt_state/average"].tolist()) == (2, [2.0] * 4)
-    with pytest.raises(
-        ValueError, match=r"nothing was selected of .*opt_state/average"
-    ):
+    with pytest.raises(ValueError, match=r"nothing was selected of .*average"):
         load_arrays(tmp_path, lambda path: path == "decoder")
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 9: there are"):
         load_arrays(tmp_path, lambda path: True, step=9)
