@@ -32,7 +32,12 @@ from tests.train.batches import Batches
 
 STEPS, HALF, BATCH = 20, 10, 8
 NANO = dataclasses.replace(
-    MICRO, channels=(6, 6), heads=(2,), max_streams=2, codebook_dims=(4, 4)
+    MICRO,
+    channels=(6, 6),
+    heads=(2,),
+    depth=1,
+    max_streams=2,
+    codebook_dims=(4, 4),
 )
 
 
@@ -41,7 +46,7 @@ def programs(num_devices: int, shard_optimizer: bool) -> Programs:
     experiment = Experiment(
         name="nano",
         model=NANO,
-        objective=Objective(dft="fft", mel=0.02),
+        objective=Objective(dft="fft", stft=0.0),  # no steep gradients at zeros
         schedule=Schedule(
             steps=STEPS,
             pretrain_steps=4,
@@ -55,7 +60,7 @@ def programs(num_devices: int, shard_optimizer: bool) -> Programs:
     )
     tx = flat(
         lambda layout: skip_non_finite(
-            optax.chain(optax.sgd(3e-3, momentum=0.0), average_parameters(0.9))
+            optax.chain(optax.sgd(3e-3), average_parameters(0.9))
         )
     )
     mesh = parallel.data_mesh(jax.devices()[:num_devices])
