@@ -16,7 +16,15 @@ import numpy as np
 from jaxcodec.arrays import Int
 from jaxcodec.data.sources import BadAudio, Extent, Source
 
-__all__ = ["Corpus", "Fault", "Report", "TooManyBad", "survey", "write_beside"]
+__all__ = [
+    "Corpus",
+    "Fault",
+    "Report",
+    "TooManyBad",
+    "merge",
+    "survey",
+    "write_beside",
+]
 
 _NAMED = 3  # bad items that a refusal names
 
