@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -237,7 +239,8 @@ class Pipeline:
                 grain.MultiprocessingOptions(
                     num_workers=self._num_workers,
                     per_worker_buffer_size=self._prefetch,
-                )
+                ),
+                worker_init_fn=_end_with_parent,
             )
         self._iterator = iter(dataset)
 
@@ -300,3 +303,15 @@ def _parse_flags() -> None:
 
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
+
+
+def _end_with_parent(worker_index: int, worker_count: int) -> None:
+    """Ends this worker process when the one that began it was killed."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
