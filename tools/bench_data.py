@@ -5,7 +5,9 @@
 The same recordings are read as a folder of their files, through a manifest, and as
 ArrayRecord shards, by threads and by worker processes, batch by batch as in training.
 Files are in the page cache after the first pass, so this is the speed of seeking,
-decoding and batching, not that of a disk.
+decoding and batching, not that of a disk. `CPU ms per crop` also counts on a machine
+that is busy with other things, where the other figures say little; what worker
+processes use is not counted.
 
 `--eats` is what a step needs, in seconds of audio per second: the published model was
 trained at 117 on one RTX 4090 (arXiv:2404.19441's code), so ten times that is the
@@ -53,8 +55,8 @@ def prepare(data: Path, count: int, folder: Path) -> dict[str, Corpus]:
 
 def speed(
     corpus: Corpus, args: argparse.Namespace, threads: int, workers: int
-) -> float:
-    """Crops per second, from the second batch on."""
+) -> tuple[float, float]:
+    """Crops per second, and this process's CPU seconds per crop, once all is warm."""
     size = int(args.crop_seconds * args.sample_rate)
     augment = Augment(gain_db=(-6.0, 6.0), noise_share=args.noise_share)
     pipeline = Pipeline(
@@ -70,32 +72,35 @@ def speed(
         next(pipeline)  # starts threads and processes
         for _ in range(2 * 4 * max(workers, 1)):  # what was made ahead meanwhile
             next(pipeline)
-        begun, made = time.monotonic(), 0
+        begun, used, made = time.monotonic(), time.process_time(), 0
         while time.monotonic() - begun < args.seconds:
             made += len(next(pipeline).waveform)
-        return made / (time.monotonic() - begun)
+        spent = time.process_time() - used
+        return made / (time.monotonic() - begun), spent / made
     finally:
         pipeline.close()
 
 
 def measure(corpora: dict[str, Corpus], args: argparse.Namespace) -> list[dict]:
     """One row per source and way of reading: the best of interleaved rounds."""
-    best: dict[tuple[str, int, int], float] = {}
+    best: dict[tuple[str, int, int], tuple[float, float]] = {}
     for _ in range(args.rounds):
         for name, corpus in corpora.items():
             for threads, workers in WAYS:
                 if workers and args.no_workers:
                     continue
                 at = (name, threads, workers)
-                best[at] = max(best.get(at, 0.0), speed(corpus, args, *at[1:]))
+                found = speed(corpus, args, threads, workers)
+                best[at] = max(best.get(at, found), found)
     rows = []
-    for (name, threads, workers), crops in best.items():
+    for (name, threads, workers), (crops, spent) in best.items():
         supply = crops * args.crop_seconds
         rows.append(
             {
                 "source": name,
                 "threads": threads,
                 "workers": workers,
+                "CPU ms per crop": None if workers else 1000 * spent,
                 "crops per s": crops,
                 "audio s per s": supply,
                 "times eaten": supply / args.eats,
@@ -108,6 +113,7 @@ def measure(corpora: dict[str, Corpus], args: argparse.Namespace) -> list[dict]:
 def table(rows: Sequence[dict]) -> str:
     """Rows as a Markdown table."""
     forms = {
+        "CPU ms per crop": ".2f",
         "crops per s": ".0f",
         "audio s per s": ".0f",
         "times eaten": ".2f",
@@ -116,7 +122,10 @@ def table(rows: Sequence[dict]) -> str:
     names = list(rows[0])
     lines = ["| " + " | ".join(names) + " |", "| --- " * len(names) + "|"]
     for row in rows:
-        cells = (format(row[name], forms.get(name, "")) for name in names)
+        cells = (
+            "-" if row[name] is None else format(row[name], forms.get(name, ""))
+            for name in names
+        )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

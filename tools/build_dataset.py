@@ -38,7 +38,9 @@ def corpora(args: argparse.Namespace) -> dict[str, Corpus]:
     else:
         sources = {args.split or "train": from_folder(args.data)}
     return {
-        split: survey(source, min_seconds=args.min_seconds, max_bad=args.max_bad)
+        split: survey(
+            source, min_seconds=args.min_seconds, max_bad=args.max_bad, listen=0
+        )
         for split, source in sources.items()
     }
 

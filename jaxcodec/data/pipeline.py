@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +21,7 @@ __all__ = ["Batch", "Pipeline"]
 log = logging.getLogger(__name__)
 
 _POSITIONS = 1 << 50  # crops until the end; grain cannot slice what is endless
-_ALARM = 200  # crops from which the share of bad stretches means something
+_ALARM = (200, 0.05)  # crops and bad stretches per crop from which to warn, once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -251,7 +253,8 @@ class Pipeline:
                 grain.MultiprocessingOptions(
                     num_workers=self._num_workers,
                     per_worker_buffer_size=self._prefetch,
-                )
+                ),
+                worker_init_fn=_end_with_parent,
             )
         self._iterator = iter(dataset)
 
@@ -271,17 +274,16 @@ class Pipeline:
         ]
         self._faults = merge((*self._faults, *found))
         bad = sum(fault.count for fault in self._faults)
-        if not self._alarmed and self._num_drawn >= _ALARM < 20 * bad:
-            self._alarmed = bad > 0.05 * self._num_drawn
-            if self._alarmed:
-                fault = self._faults[0]
-                log.warning(
-                    "%d of %d crops were bad and replaced, such as one of %s: %s",
-                    bad,
-                    self._num_drawn + bad,
-                    fault.name,
-                    fault.reason,
-                )
+        many = self._num_drawn >= _ALARM[0] and bad > _ALARM[1] * self._num_drawn
+        if many and not self._alarmed:
+            self._alarmed = True
+            log.warning(
+                "%d of %d stretches were bad and replaced, such as one of %s: %s",
+                bad,
+                self._num_drawn + bad,
+                self._faults[0].name,
+                self._faults[0].reason,
+            )
 
 
 def _batches(num_slots: int, draw: DrawCrop, seed: int, size: int) -> Any:
@@ -315,3 +317,15 @@ def _parse_flags() -> None:
 
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
+
+
+def _end_with_parent(worker_index: int, worker_count: int) -> None:
+    """Ends this worker process when the one that began it was killed."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

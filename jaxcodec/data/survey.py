@@ -9,16 +9,26 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
 from jaxcodec.arrays import Int
 from jaxcodec.data.sources import BadAudio, Extent, Source
+from jaxcodec.data.transforms import check
 
-__all__ = ["Corpus", "Fault", "Report", "TooManyBad", "survey", "write_beside"]
+__all__ = [
+    "Corpus",
+    "Fault",
+    "Report",
+    "TooManyBad",
+    "merge",
+    "survey",
+    "write_beside",
+]
 
 _NAMED = 3  # bad items that a refusal names
+_HEARD = 10  # seconds of an item that are listened to
 
 
 class TooManyBad(ValueError):
@@ -110,21 +120,27 @@ def survey(
     *,
     min_seconds: float = 0.1,
     max_bad: float = 0.05,
+    listen: int = 100,
     num_threads: int = 8,
     cache: str | Path | None = None,
 ) -> Corpus:
-    """Looks at every header, and leaves out what cannot be used.
+    """Looks at every header, leaves out what cannot be used, and listens to some.
+
+    What only listening shows to be bad stays, since it may be so in part: whoever reads
+    such a stretch replaces it.
 
     Args:
         source: what to look at.
         min_seconds: shorter items are bad.
-        max_bad: largest share of bad items.
-        num_threads: that read headers at once.
+        max_bad: largest share of bad items, of all by their headers and of those that
+            are listened to.
+        listen: so many good items, evenly spread, are decoded in part.
+        num_threads: that read at once.
         cache: folder that keeps what was found, so that the next survey looks only at
             what has changed.
 
     Raises:
-        TooManyBad: more than `max_bad` of the items are bad, or all of them.
+        TooManyBad: more than `max_bad` of the items are bad, or all.
     """
     kept = _Kept(source, cache)
 
@@ -137,19 +153,27 @@ def survey(
                     f"it lasts {extent.seconds:.3g} s, less than {min_seconds:g} s.",
                 )
         except BadAudio as error:
-            name = source.describe(index)
-            return Fault(
-                name=name, kind=error.kind, reason=error.reason, found="at start"
-            )
+            return _fault(source, index, error)
         return extent
+
+    def hear(item: tuple[int, Extent]) -> Fault | None:
+        try:
+            _hear(source, *item)
+        except BadAudio as error:
+            return _fault(source, item[0], error)
+        return None
 
     with ThreadPoolExecutor(num_threads) as pool:
         found = list(pool.map(look, range(len(source))))
-    kept.save()
-    faults = tuple(each for each in found if isinstance(each, Fault))
-    good = [(i, each) for i, each in enumerate(found) if isinstance(each, Extent)]
-    if len(faults) > max_bad * len(source) or not good:
-        _refuse(source, faults, max_bad)
+        kept.save()
+        faults = tuple(each for each in found if isinstance(each, Fault))
+        good = [(i, each) for i, each in enumerate(found) if isinstance(each, Extent)]
+        if len(faults) > max_bad * len(source) or not good:
+            _refuse(source, faults, len(source), max_bad)
+        heard = good[:: -(-len(good) // listen)] if listen else []
+        spoilt = [fault for fault in pool.map(hear, heard) if fault]
+        if len(spoilt) > max_bad * len(heard):
+            _refuse(source, spoilt, len(heard), max_bad)
     return Corpus(
         source,
         np.array([index for index, _ in good], np.int64),
@@ -159,12 +183,26 @@ def survey(
     )
 
 
-def _refuse(source: Source, faults: Sequence[Fault], max_bad: float) -> None:
+def _hear(source: Source, index: int, extent: Extent) -> None:
+    """Decodes what is in the middle of an item."""
+    frames = min(extent.num_samples, _HEARD * extent.sample_rate)
+    start = (extent.num_samples - frames) // 2
+    check(source.read(index, start, frames), silence=1e-4)
+
+
+def _fault(source: Source, index: int, error: BadAudio) -> Fault:
+    name = source.describe(index)
+    return Fault(name=name, kind=error.kind, reason=error.reason, found="at start")
+
+
+def _refuse(
+    source: Source, faults: Sequence[Fault], num_items: int, max_bad: float
+) -> NoReturn:
     named = " ".join(f"{fault.name}: {fault.reason}" for fault in faults[:_NAMED])
     raise TooManyBad(
-        f"{len(faults)} of {len(source)} items of {source.identity} are bad, more than "
-        f"the {max_bad:.3g} that are allowed: {named} Mend or remove them, or allow "
-        "more."
+        f"{len(faults)} of {num_items} items of {source.identity} are bad, more than "
+        f"the share of {max_bad:.3g} that is allowed: {named} Mend or remove them, or "
+        "allow more."
     )
 
 

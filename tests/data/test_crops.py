@@ -13,19 +13,19 @@ SIZE = 800  # samples of a crop
 def corpus_of(folder, *recordings):
     for number, samples in enumerate(recordings):
         write(folder / f"{number}.wav", samples)
-    return survey(from_folder(folder), min_seconds=0)
+    return survey(from_folder(folder), min_seconds=0, listen=0)
 
 
 def test_every_crop_of_a_file_is_equally_likely(tmp_path):
     tape = Tape(corpus_of(tmp_path, ramp(20_000)), RATE, SIZE)
     places = [
-        tape.in_slot(k % tape.num_slots, np.random.default_rng(k)) for k in range(4_000)
+        tape.in_slot(k % tape.num_slots, np.random.default_rng(k)) for k in range(2_000)
     ]
     starts = np.array([place.start for place in places])
     assert 0 <= starts.min() <= 20
     assert 19_180 <= starts.max() <= 19_200  # the last crop ends with the file
     counts, _ = np.histogram(starts, bins=40, range=(0, 19_201))
-    statistic = np.sum(np.square(counts - 100) / 100)
+    statistic = np.sum(np.square(counts - 50) / 50)
     assert statistic < 62.4  # chi-squared with 39 degrees of freedom, 1 %
     for place in places[:50]:
         wave = np.rint(tape.read(place, 0.0) * 32_768)
@@ -38,12 +38,12 @@ def test_files_come_in_proportion_to_their_length(tmp_path):
     ramps = map(ramp, lengths, firsts)
     tape = Tape(corpus_of(tmp_path, *ramps), RATE, SIZE)
     places = [
-        tape.in_slot(k % tape.num_slots, np.random.default_rng(k)) for k in range(6_300)
+        tape.in_slot(k % tape.num_slots, np.random.default_rng(k)) for k in range(2_100)
     ]
     share = np.bincount([place.item for place in places]) / len(places)
-    np.testing.assert_allclose(share, np.array(lengths) / 16_800, atol=0.015)
-    anywhere = [tape.anywhere(np.random.default_rng(k)).item for k in range(6_300)]
-    np.testing.assert_allclose(np.bincount(anywhere) / 6_300, share, atol=0.025)
+    np.testing.assert_allclose(share, np.array(lengths) / 16_800, atol=0.025)
+    anywhere = [tape.anywhere(np.random.default_rng(k)).item for k in range(2_100)]
+    np.testing.assert_allclose(np.bincount(anywhere) / 2_100, share, atol=0.04)
 
 
 def test_an_epoch_visits_every_stretch_once(tmp_path):
@@ -83,7 +83,7 @@ def test_bad_stretches_are_replaced_the_same_way_everywhere(tmp_path):
     write(tmp_path / "good.wav", noise(1))
     write_spoilt(tmp_path)
     draws = [
-        DrawCrop(tape=Tape(survey(from_folder(tmp_path)), RATE, SIZE), seed=1)
+        DrawCrop(tape=Tape(survey(from_folder(tmp_path), listen=0), RATE, SIZE), seed=1)
         for _ in range(2)
     ]
     kinds = set()

@@ -23,7 +23,7 @@ def corpus(tmp_path_factory):
     write(folder / "wide.wav", noise(1, 22_050), 22_050)
     write(folder / "brief.wav", noise(0.02))
     write_spoilt(folder)
-    return survey(from_folder(folder), min_seconds=0)
+    return survey(from_folder(folder), min_seconds=0, max_bad=0.4)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_what_was_bad_is_reported(make, tmp_path, caplog):
     write(tmp_path / "good.wav", noise(1))
     write_spoilt(tmp_path)
     write_bad(tmp_path)
-    pipeline = make(corpus=survey(from_folder(tmp_path), max_bad=0.6))
+    pipeline = make(corpus=survey(from_folder(tmp_path), max_bad=0.8))
     take(pipeline, 30)
     report = pipeline.report()
     assert report.num_drawn == 240

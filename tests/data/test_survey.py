@@ -5,7 +5,7 @@ import pytest
 
 from jaxcodec.data.sources import Extent, FileSource, from_folder
 from jaxcodec.data.survey import TooManyBad, survey
-from tests.data.recordings import BAD, RATE, noise, write, write_bad
+from tests.data.recordings import BAD, RATE, noise, write, write_bad, write_spoilt
 
 
 @pytest.fixture
@@ -30,12 +30,31 @@ def test_bad_items_are_left_out_and_reported(folder, tmp_path):
 
 
 def test_too_much_that_is_bad_is_refused_by_name(folder):
-    message = r"4 of 10 items of folder .* are bad, more than the 0\.05 .*empty\.wav: "
+    message = (
+        r"4 of 10 items of folder .* are bad, more than the share of 0\.05 .*: empt"
+    )
     with pytest.raises(TooManyBad, match=message):
         survey(from_folder(folder))
     assert len(survey(from_folder(folder), max_bad=0.4)) == 6
     with pytest.raises(TooManyBad, match=r"short\.wav: it lasts 0\.01 s, less than"):
         survey(FileSource(folder, ("short.wav",), "one"), max_bad=1.0)
+
+
+def test_what_only_listening_tells_is_refused_too(folder):
+    write_spoilt(folder / "spoilt")
+    source = FileSource(
+        folder,
+        ("good0.wav", "spoilt/cut.flac", "spoilt/nan.wav", "spoilt/silent.wav"),
+        "four files",
+    )
+    with pytest.raises(TooManyBad, match=r"3 of 4 items of four files .*160 samples"):
+        survey(source)
+    assert len(survey(source, max_bad=0.8)) == 4  # replaced when they are read
+    assert len(survey(source, listen=0)) == 4
+    many = FileSource(folder, source.names[:1] * 99 + source.names[3:], "many")
+    assert len(survey(many)) == 100
+    with pytest.raises(TooManyBad, match=r"1 of 1 items of many"):
+        survey(FileSource(folder, source.names[3:] + many.names, "many"), listen=1)
 
 
 def test_the_shortest_length_is_a_setting(folder):
