@@ -6,7 +6,8 @@ step calls `Adversary.play` inside its loss function, once.
 """
 
 import dataclasses
-from typing import Any
+import functools
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -157,9 +158,10 @@ class Adversary:
         lever = jnp.sum(slope * (estimate - jax.lax.stop_gradient(estimate)))
         return state, total + lever, metrics
 
-    def _maps(self, params: PyTree, waveform: Float[Array, "b n"]) -> FeatureMaps:
-        maps: Any = self.discriminators.apply({"params": params}, waveform)
-        return maps
+    @functools.cached_property
+    def _maps(self) -> Callable[[PyTree, Array], FeatureMaps]:
+        # one trace serves the four passes of a step
+        return jax.jit(lambda p, w: self.discriminators.apply({"params": p}, w))
 
     def _weighted(
         self, params: PyTree, target: Array, estimate: Array
