@@ -26,6 +26,16 @@ from jaxcodec.optim.phases import skip_non_finite
 
 __all__ = ["Adversary", "AdversaryState", "make_discriminator_optimizer"]
 
+# what `Adversary.play` measures
+METRICS = (
+    "discriminator",
+    "discriminator_gradient_norm",
+    "feature",
+    "generator",
+    "verdict_estimate",
+    "verdict_target",
+)
+
 
 class AdversaryState(flax.struct.PyTreeNode):
     """What the discriminators need to go on."""
@@ -150,8 +160,9 @@ class Adversary:
             return AdversaryState(params, opt_state), total, slope, metrics
 
         def rest(state: AdversaryState, target: Array, estimate: Array):
-            _, *made = jax.eval_shape(step, state, target, estimate)
-            return state, *jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), made)
+            zero = jnp.zeros((), jnp.float32)
+            nothing = dict.fromkeys(METRICS, zero)
+            return state, zero, jnp.zeros_like(estimate), nothing
 
         state, total, slope, metrics = jax.lax.cond(active, step, rest, *fixed)
         # zero, but with the gradient that was found inside

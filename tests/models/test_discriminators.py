@@ -37,12 +37,12 @@ def ran(recording, draw_weights, forget_programs):
     shapes = shapes_of(Discriminators(PUBLISHED))
     tensors = draw_weights("discriminator", recording["state"])
     variables = from_torch(tensors, shapes, PUBLISHED)
-    apply = jax.jit(Discriminators(PUBLISHED).apply)  # one trace for both
+    model = Discriminators(PUBLISHED)
 
     @jax.jit
     def run(variables, real, fake):
         def judged(variables, fake):
-            return apply(variables, real), apply(variables, fake)
+            return model.apply(variables, real), model.apply(variables, fake)
 
         (reals, fakes), pull = jax.vjp(judged, variables, fake)
 
