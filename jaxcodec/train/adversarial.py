@@ -6,7 +6,8 @@ step calls `Adversary.play` inside its loss function, once.
 """
 
 import dataclasses
-from typing import Any
+import functools
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -31,6 +32,16 @@ __all__ = [
     "make_adversary",
     "make_discriminator_optimizer",
 ]
+
+# what `Adversary.play` measures
+METRICS = (
+    "discriminator",
+    "discriminator_gradient_norm",
+    "feature",
+    "generator",
+    "verdict_estimate",
+    "verdict_target",
+)
 
 
 class AdversaryState(flax.struct.PyTreeNode):
@@ -156,17 +167,19 @@ class Adversary:
             return AdversaryState(params, opt_state), total, slope, metrics
 
         def rest(state: AdversaryState, target: Array, estimate: Array):
-            _, *made = jax.eval_shape(step, state, target, estimate)
-            return state, *jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), made)
+            zero = jnp.zeros((), jnp.float32)
+            nothing = dict.fromkeys(METRICS, zero)
+            return state, zero, jnp.zeros_like(estimate), nothing
 
         state, total, slope, metrics = jax.lax.cond(active, step, rest, *fixed)
         # zero, but with the gradient that was found inside
         lever = jnp.sum(slope * (estimate - jax.lax.stop_gradient(estimate)))
         return state, total + lever, metrics
 
-    def _maps(self, params: PyTree, waveform: Float[Array, "b n"]) -> FeatureMaps:
-        maps: Any = self.discriminators.apply({"params": params}, waveform)
-        return maps
+    @functools.cached_property
+    def _maps(self) -> Callable[[PyTree, Array], FeatureMaps]:
+        # one trace serves the four passes of a step
+        return jax.jit(lambda p, w: self.discriminators.apply({"params": p}, w))
 
     def _weighted(
         self, params: PyTree, target: Array, estimate: Array

@@ -13,15 +13,9 @@ from jaxcodec.losses.adversarial import (
 )
 from jaxcodec.models.discriminators import DiscriminatorConfig, Discriminators, level
 from jaxcodec.modules.policy import Policy
+from tests.micro import MICRO_DISCRIMINATORS
 
 PUBLISHED = DiscriminatorConfig()
-SMALL = DiscriminatorConfig(
-    periods=(2, 3),
-    period_channels=(4, 6, 6),
-    windows=(64,),
-    band_edges=(0, 0.3, 1),
-    band_channels=4,
-)
 
 
 WAVEFORM = np.random.default_rng(0).normal(size=(2, 100)).astype(np.float32)
@@ -147,8 +141,8 @@ def test_gradients(ran, recording, close):
 @pytest.fixture(scope="module")
 def small():
     """A small model, its variables and its feature maps of `WAVEFORM`."""
-    model = Discriminators(SMALL)
-    waveform = jnp.zeros((1, SMALL.enough_samples))
+    model = Discriminators(MICRO_DISCRIMINATORS)
+    waveform = jnp.zeros((1, MICRO_DISCRIMINATORS.enough_samples))
     variables = jax.jit(model.init)(jax.random.key(0), waveform)
     apply = jax.jit(model.apply)
     return variables, apply, apply(variables, WAVEFORM)
@@ -165,7 +159,7 @@ def test_loudness_offset_and_company_tell_nothing(small):
 
 def test_bfloat16_keeps_parameters_and_shapes(small):
     variables, _, exact = small
-    model = Discriminators(SMALL, Policy(compute_dtype="bfloat16"))
+    model = Discriminators(MICRO_DISCRIMINATORS, Policy(compute_dtype="bfloat16"))
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes_of(model))} == {
         jnp.dtype("float32")
     }
@@ -177,10 +171,10 @@ def test_bfloat16_keeps_parameters_and_shapes(small):
 
 
 def test_short_waveforms():
-    model = Discriminators(SMALL)
+    model = Discriminators(MICRO_DISCRIMINATORS)
     shapes = shapes_of(model)  # of the shortest that is sure to be long enough
-    with pytest.raises(ValueError, match=r"waveform has 20 samples, .* than 36: pad"):
-        jax.eval_shape(model.apply, shapes, jnp.zeros((1, 20)))
+    with pytest.raises(ValueError, match=r"waveform has 10 samples, .* than 18: pad"):
+        jax.eval_shape(model.apply, shapes, jnp.zeros((1, 10)))
     unfit = Discriminators(DiscriminatorConfig(windows=(), periods=(7,)))
     assert unfit.config.enough_samples == 8
     shapes_of(unfit)
