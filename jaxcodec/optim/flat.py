@@ -73,7 +73,9 @@ class Layout:
 
 
 def flat(
-    make: Callable[[Layout], optax.GradientTransformation], multiple: int = MULTIPLE
+    make: Callable[[Layout], optax.GradientTransformation],
+    multiple: int = MULTIPLE,
+    whole: Callable[[Array], Array] = lambda vector: vector,
 ) -> optax.GradientTransformationExtraArgs:
     """Runs a transformation on one vector instead of a tree.
 
@@ -85,6 +87,9 @@ def flat(
         make: given the layout, the transformation of the vector; norms and clipping
             are those of the tree, as the padding is zero.
         multiple: the vector is padded with zeros to a multiple of it.
+        whole: applied to the vectors of updates and parameters before and after; where
+            `make`'s state is divided over devices it should demand that they are not,
+            or every piece of a parameter travels by itself.
     """
 
     def inner(params: PyTree):
@@ -97,8 +102,8 @@ def flat(
 
     def update(updates, state, params=None, **extra):
         layout, tx = inner(updates)
-        vector = None if params is None else layout.ravel(params)
-        made, state = tx.update(layout.ravel(updates), state, vector, **extra)
-        return layout.unravel(made), state
+        vector = None if params is None else whole(layout.ravel(params))
+        made, state = tx.update(whole(layout.ravel(updates)), state, vector, **extra)
+        return layout.unravel(whole(made)), state
 
     return optax.GradientTransformationExtraArgs(init, update)

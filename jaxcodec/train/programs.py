@@ -1,5 +1,6 @@
 """The compiled programs of a run: start, step, and care of the codebooks."""
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -53,8 +54,8 @@ class Programs:
         experiment: what is trained.
         mesh: the devices.
         adversary: trained losses.
-        tx: another optimizer than the experiment's; its state must tell `in_a_row`, see
-            `optim.guard`, and hold an average.
+        make_tx: another optimizer than `make_optimizer`; its state must tell
+            `in_a_row`, see `optim.guard`, and hold an average.
     """
 
     def __init__(
@@ -62,11 +63,15 @@ class Programs:
         experiment: Experiment,
         mesh: Mesh,
         adversary: Adversary | None = None,
-        tx: optax.GradientTransformationExtraArgs | None = None,
+        make_tx: Callable[..., optax.GradientTransformationExtraArgs] = make_optimizer,
     ):
         self.experiment, self.mesh = experiment, mesh
         self.codec = build(experiment.model, policy_of(experiment))
-        tx = tx or make_optimizer(experiment)
+        same = parallel.replicated(mesh)
+        tx = make_tx(
+            experiment,
+            whole=lambda vector: jax.lax.with_sharding_constraint(vector, same),
+        )
         rules = (
             parallel.SHARDED_OPTIMIZER
             if experiment.shard_optimizer
@@ -82,7 +87,6 @@ class Programs:
             shapes,
             self.shardings,
         )
-        same = parallel.replicated(mesh)
         rows = parallel.batch_sharding(mesh)
         self.step = jax.jit(
             make_train_step(experiment, self.codec, tx, adversary),

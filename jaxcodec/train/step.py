@@ -1,5 +1,6 @@
 """One training step: pure, the same program in every phase."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -60,10 +61,16 @@ def policy_of(experiment: Experiment) -> Policy:
     )
 
 
-def make_optimizer(experiment: Experiment) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(
+    experiment: Experiment, whole: Callable[[Array], Array] = lambda vector: vector
+) -> optax.GradientTransformationExtraArgs:
     """Clipping and AdamW, started afresh when quantization begins.
 
     Codebooks are held until then, and the average of the parameters begins.
+
+    Args:
+        experiment: its schedule.
+        whole: see `optim.flat.flat`.
     """
     plan = experiment.schedule
     pretraining = plan.pretrain_steps // plan.accumulate  # in updates
@@ -93,7 +100,7 @@ def make_optimizer(experiment: Experiment) -> optax.GradientTransformationExtraA
             tx = optax.MultiSteps(tx, plan.accumulate).gradient_transformation()
         return skip_non_finite(tx)
 
-    return flat(make)
+    return flat(make, whole=whole)
 
 
 def average_of(state: TrainState) -> PyTree:

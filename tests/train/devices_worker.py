@@ -58,13 +58,13 @@ def programs(num_devices: int, shard_optimizer: bool) -> Programs:
         ),
         shard_optimizer=shard_optimizer,
     )
-    tx = flat(
-        lambda layout: skip_non_finite(
-            optax.chain(optax.sgd(3e-3), average_parameters(0.9))
-        )
-    )
+
+    def plain(experiment, whole):
+        tx = optax.chain(optax.sgd(3e-3), average_parameters(0.9))
+        return flat(lambda layout: skip_non_finite(tx), whole=whole)
+
     mesh = parallel.data_mesh(jax.devices()[:num_devices])
-    return Programs(experiment, mesh, tx=tx)
+    return Programs(experiment, mesh, make_tx=plain)
 
 
 def go(made: Programs, out: Path, batches: Batches, name: str) -> None:
