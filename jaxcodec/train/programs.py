@@ -1,5 +1,7 @@
 """The compiled programs of a run: start, step, and care of the codebooks."""
 
+import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,6 +30,8 @@ from jaxcodec.train.step import (
 )
 
 __all__ = ["Batches", "Programs"]
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -65,6 +69,11 @@ class Programs:
         adversary: Adversary | None = None,
         make_tx: Callable[..., optax.GradientTransformationExtraArgs] = make_optimizer,
     ):
+        if mesh.size > 1 and experiment.objective.dft == "fft":
+            # XLA does not divide a batch of FFTs: every device would get all of it
+            log.info("several devices: losses use matmuls instead of FFTs")
+            objective = dataclasses.replace(experiment.objective, dft="matmul")
+            experiment = dataclasses.replace(experiment, objective=objective)
         self.experiment, self.mesh = experiment, mesh
         self.codec = build(experiment.model, policy_of(experiment))
         same = parallel.replicated(mesh)

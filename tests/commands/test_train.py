@@ -74,7 +74,7 @@ def test_smoke(tmp_path, speech):
     assert steps == list(range(1, 61))
     scores = [row["evaluation"] for row in rows if "evaluation" in row]
     assert len(scores) == 2
-    assert scores[-1]["si_sdr/3k"] > 0
+    assert scores[-1]["si_sdr/1.8k"] > 0
     report = json.loads((out / "data_report.json").read_text())
     assert "broken.wav" in json.dumps(report)
     step, arrays = load_arrays(out / "checkpoints", lambda p: p.endswith("codebook"))

@@ -46,7 +46,7 @@ def programs(num_devices: int, shard_optimizer: bool) -> Programs:
     experiment = Experiment(
         name="nano",
         model=NANO,
-        objective=Objective(dft="fft", stft=0.0),  # no steep gradients at zeros
+        objective=Objective(stft=0.0),  # no steep gradients at zeros
         schedule=Schedule(
             steps=STEPS,
             pretrain_steps=4,

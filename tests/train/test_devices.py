@@ -73,8 +73,11 @@ def test_the_optimizer_is_divided_where_asked(runs):
 
 
 def test_only_gradients_travel_between_devices(runs):
-    """A batch axis that is torn apart would show as permutes or all-to-alls."""
+    """A batch or a vector that is torn apart would show as gathers and permutes.
+
+    One gather brings the updates of the divided optimizer to all devices.
+    """
     folder, _ = runs
     counts = json.loads((folder / "collectives.json").read_text())
-    assert set(counts) <= {"all-reduce", "all-gather", "reduce-scatter"}
-    assert counts["all-reduce"]
+    assert 1 <= counts.pop("all-reduce") <= 4
+    assert counts == {"all-gather": 1}
