@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Codec": "jaxcodec.inference.codec",
-    "Coded": "jaxcodec.inference.codec",
+    "Coded": "jaxcodec.inference.coded",
     "ContainerError": "jaxcodec.bitstream",
     "available": "jaxcodec.pretrained",
     "load": "jaxcodec.pretrained",

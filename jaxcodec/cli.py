@@ -124,6 +124,7 @@ def encode(
     """Encodes WAV, FLAC, OGG and MP3 to .jxc; by default at the highest bitrate."""
     from jaxcodec.bitstream import Writer
     from jaxcodec.inference import files
+    from jaxcodec.inference.audio import open_audio
 
     rate = _chosen_rate(bitrate, streams)
     _refuse_suffix(output, files.SUFFIXES, "encode writes .jxc")
@@ -141,7 +142,7 @@ def encode(
             misuse(str(error))
 
     def work(job: "Job", bar: Bar) -> dict[str, Any]:
-        with files.open_audio(job.source, stdin()) as audio:
+        with open_audio(job.source, stdin()) as audio:
             codec, num_streams = load()
             header = codec.header(
                 audio.sample_rate, audio.channels, audio.num_samples, num_streams
@@ -178,6 +179,7 @@ def decode(
     """Decodes .jxc to WAV or FLAC of the original's rate, channels and length."""
     from jaxcodec.bitstream import Reader
     from jaxcodec.inference import files
+    from jaxcodec.inference.audio import audio_writer
 
     if file_format is None:
         is_flac = Path(output).suffix.lower() == ".flac" and not Path(output).is_dir()
@@ -207,7 +209,7 @@ def decode(
                     yield chunk
 
             with files.open_output(job.target, stdout()) as target:
-                with files.audio_writer(target, header, kind, subtype.value) as writer:
+                with audio_writer(target, header, kind, subtype.value) as writer:
                     for block in codec.decode_chunks(
                         chunks(), header, lambda: reader.num_samples
                     ):

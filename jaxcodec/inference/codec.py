@@ -1,6 +1,5 @@
 """A codec as a library: waveforms to coded audio and back."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -14,103 +13,18 @@ from jaxcodec.bitstream import (
     Header,
     ProbabilityTables,
     read_bytes,
-    write_bytes,
 )
 from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_codes
+from jaxcodec.inference.coded import Coded
 from jaxcodec.inference.resample import resample_blocks
+from jaxcodec.inference.samples import MAX_CHANNELS, checked
 from jaxcodec.models.named import build
 from jaxcodec.models.pyramid import PyramidConfig
 from jaxcodec.modules.policy import Policy
 
-__all__ = ["Codec", "Coded", "as_float"]
+__all__ = ["Codec"]
 
 CHUNK_CODES = 256  # code frames: 5.12 s at 50 per second
-MAX_CHANNELS = 8
-LOUDEST = 8.0  # full scales; beyond it the samples were surely not meant as floats
-
-
-def as_float(
-    block: Shaped[np.ndarray, "n c"],
-) -> Float[np.ndarray, "n c"]:
-    """Samples as float32 in [-1, 1], from floats or 16- or 32-bit integers.
-
-    Raises:
-        ValueError: another type, NaN or infinity, or floats far beyond full scale.
-    """
-    if block.dtype == np.int16:
-        return block.astype(np.float32) / 32768
-    if block.dtype == np.int32:
-        return (block / 2147483648).astype(np.float32)
-    if block.dtype.kind != "f":
-        raise ValueError(
-            f"samples are of type {block.dtype}: expected floats in [-1, 1], or int16 "
-            "or int32."
-        )
-    if not np.isfinite(block).all():
-        bad = block.size - int(np.isfinite(block).sum())
-        raise ValueError(
-            f"{bad} of {block.size} samples are NaN or infinite: repair the audio, for "
-            "example with numpy.nan_to_num."
-        )
-    peak = float(np.abs(block).max(initial=0))
-    if peak > LOUDEST:
-        raise ValueError(
-            f"the loudest sample is {peak:g}, but floats must lie in [-1, 1]: divide "
-            "by 32768 if these are 16-bit samples."
-        )
-    return block.astype(np.float32)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Coded:
-    """Coded audio: what a `.jxc` file holds."""
-
-    header: Header
-    codes: Int[np.ndarray, "c s g t"]
-    valid_streams: Int[np.ndarray, "t"]  # per code frame; fewer than all where damaged
-    nominal_bitrate: float  # bits per second and channel, before entropy coding
-    tables: ProbabilityTables | None = None
-    damage: tuple[str, ...] = ()
-
-    @property
-    def seconds(self) -> float:
-        """Duration of the original."""
-        assert self.header.num_samples is not None
-        return self.header.num_samples / self.header.original_rate
-
-    @property
-    def sample_rate(self) -> int:
-        """Of the original, Hz."""
-        return self.header.original_rate
-
-    @property
-    def num_streams(self) -> int:
-        """Streams that the codes have."""
-        return self.codes.shape[1]
-
-    @property
-    def bitrate(self) -> float:
-        """Bits per second of all channels, before entropy coding and overhead.
-
-        The bits really written are `8 * len(to_bytes()) / seconds`.
-        """
-        return self.nominal_bitrate * self.header.channels
-
-    def to_bytes(self, coder: str = "auto") -> bytes:
-        """The contents of a `.jxc` file.
-
-        Args:
-            coder: "auto" range codes what gets smaller by it, "fixed" only packs bits.
-
-        Raises:
-            ContainerError: codes are missing because the source was damaged.
-        """
-        if (self.valid_streams < self.num_streams).any():
-            raise ContainerError(
-                "the codes are incomplete because their source was damaged: writing "
-                "them would hide that; decode them, or keep the original file."
-            )
-        return write_bytes(self.header, self.codes, self.tables, coder)
 
 
 class Codec:
@@ -317,7 +231,7 @@ class Codec:
             )
         self.config.bitrate(num_streams)  # refuses what the model lacks
         pieces = resample_blocks(
-            _checked(blocks), int(sample_rate), self.config.sample_rate
+            checked(blocks), int(sample_rate), self.config.sample_rate
         )
         chunks = cut_audio(pieces, self.config, self.encoder_chunking)
         shape = self.encoder_chunking
@@ -408,26 +322,6 @@ class Codec:
             self.config.bitrate(num_streams)  # refuses what the model lacks
             return num_streams
         return self.config.max_streams
-
-
-def _checked(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Blocks as float32, after refusing what cannot be coded."""
-    channels = None
-    for block in blocks:
-        block = np.asarray(block)
-        if block.ndim != 2 or not 1 <= block.shape[1] <= MAX_CHANNELS:
-            raise ValueError(
-                f"a block has shape {block.shape}: expected (samples, channels) with "
-                f"1 to {MAX_CHANNELS} channels."
-            )
-        if channels not in (None, block.shape[1]):
-            raise ValueError(
-                f"a block has {block.shape[1]} channels, but the ones before had "
-                f"{channels}: the number must not change."
-            )
-        channels = block.shape[1]
-        if len(block):
-            yield as_float(block)
 
 
 def _batches(
