@@ -26,7 +26,7 @@ from jaxcodec.jobs import (
     streams_within,
     tell_failure,
 )
-from jaxcodec.terminal import Bar, misuse, say, shown, table
+from jaxcodec.terminal import Bar, misuse, reason, say, shown, table
 
 if TYPE_CHECKING:
     from jaxcodec.inference.files import Job
@@ -328,6 +328,72 @@ def models(as_json: Json = False) -> None:
             offered = ", ".join(f"{rate / 1000:g}" for rate in rates)
             default = " (default)" if record["default"] else ""
             print(f"{name}{default}: {record['sample_rate']} Hz, {offered} kbit/s")
+
+
+@app.command()
+def export(
+    target: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="TARGET",
+            help="safetensors, torch, stablehlo, onnx or tflite.",
+        ),
+    ],
+    output: Annotated[
+        str, typer.Option("-o", "--out", metavar="DIR", help="Folder to make.")
+    ],
+    model: Model = None,
+    precision: Annotated[
+        str, typer.Option(help="Of the stored weights: fp32, fp16, bf16 or int8.")
+    ] = "fp32",
+    num_streams: Annotated[
+        str, typer.Option(metavar="K", help="Streams that the encoder makes.")
+    ] = "all",
+    audio: Annotated[
+        str | None,
+        typer.Option(
+            "--check-audio", metavar="FILE", help="Speech to check the export with."
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier export.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Exports a model for another runtime, and checks it there on speech."""
+    from jaxcodec import pretrained, runtime
+
+    if num_streams != "all" and not num_streams.isdecimal():
+        misuse(f"--num-streams is {num_streams!r}: write a number or all.")
+    try:
+        folder = pretrained.find(model)
+        runtime.prepare()
+        from jaxcodec.export.bundle import export_model
+        from jaxcodec.export.weights import load_release
+
+        report = export_model(
+            load_release(folder),
+            target,
+            output,
+            precision=precision,
+            num_streams=None if num_streams == "all" else int(num_streams),
+            audio=audio,
+            overwrite=overwrite,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        say(f"error: {reason(error)}")
+        raise typer.Exit(1) from error
+    if as_json:
+        emit(report)
+        return
+    top = report["bitrates"][-1]
+    print(
+        f"{output}: {report['bytes']} bytes for {report['runtime']}; "
+        f"{report['flips']} of {report['codes']} codes differ, audio by at most "
+        f"{max(row['peak_error'] for row in report['bitrates']):.1e} of the peak; "
+        f"SI-SDR {top['si_sdr_exported']:.2f} dB (JAX {top['si_sdr_jax']:.2f})"
+    )
 
 
 def parse_bitrate(text: str) -> float:

@@ -65,6 +65,10 @@ class ESC(nn.Module):
         ValueError: the model is not ESC with Swin blocks.
     """
 
+    analysis: Tensor
+    synthesis: Tensor
+    squared_window: Tensor
+
     def __init__(self, config: dict):
         super().__init__()
         kind, backbone = config.get("kind"), config.get("backbone")
@@ -343,6 +347,8 @@ class SwinBlock(nn.Module):
 
     Source: Liu et al. 2021, arXiv:2103.14030.
     """
+
+    position: Tensor  # row of the table for every pair of tokens
 
     def __init__(self, c: SimpleNamespace, channels: int, heads: int, shift: int):
         super().__init__()
