@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from jaxcodec.bitstream import ContainerError, Header, ProbabilityTables, Reader
+from jaxcodec.bitstream import ContainerError, ProbabilityTables, Reader
 from jaxcodec.bitstream.source import Readable
 from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_codes
 from jaxcodec.inference.resample import resample_blocks
@@ -117,8 +117,10 @@ class Portable:
 
     def decode_file(
         self, stream: Readable | bytes, strict: bool = False
-    ) -> tuple[Header, Iterator[Float[np.ndarray, "_ _"]]]:
-        """Header of a `.jxc` file and its audio, block by block, at the original rate.
+    ) -> tuple[Reader, Iterator[Float[np.ndarray, "_ _"]]]:
+        """Reader of a `.jxc` file and its audio, block by block, at the original rate.
+
+        The reader knows the header, and what was damaged once all is read.
 
         Raises:
             ContainerError: it is of another model or damaged beyond decoding.
@@ -141,7 +143,7 @@ class Portable:
             covered = header.samples_of(taken // layout.stride)
             return covered if known is None else known
 
-        return header, resample_blocks(
+        return reader, resample_blocks(
             self._audio(reader),
             layout.sample_rate,
             header.original_rate,

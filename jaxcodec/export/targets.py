@@ -133,6 +133,11 @@ class _Twin:
 # stablehlo
 
 
+def _prepare_stablehlo(plan: Plan) -> None:
+    del plan
+    _need("export", "flatbuffers")
+
+
 def _write_stablehlo(plan: Plan, folder: Path) -> dict[str, Any]:
     from jaxcodec.export import stablehlo
 
@@ -267,6 +272,6 @@ def _described(entry: programs.Tensor) -> dict[str, Any]:
 TARGETS = {
     "safetensors": Target(_write_safetensors, _load_safetensors, _anything, False),
     "torch": Target(_write_torch, _load_torch, _prepare_torch, False),
-    "stablehlo": Target(_write_stablehlo, _load_stablehlo, _anything, True),
+    "stablehlo": Target(_write_stablehlo, _load_stablehlo, _prepare_stablehlo, True),
     "onnx": Target(_write_onnx, _load_onnx, _prepare_onnx, True),
 }
