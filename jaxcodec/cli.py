@@ -64,6 +64,25 @@ class Subtype(enum.StrEnum):
     FLOAT = "float"
 
 
+class Target(enum.StrEnum):
+    """Of an export."""
+
+    SAFETENSORS = "safetensors"
+    TORCH = "torch"
+    STABLEHLO = "stablehlo"
+    ONNX = "onnx"
+    TFLITE = "tflite"
+
+
+class Precision(enum.StrEnum):
+    """Of exported weights."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
 Inputs = Annotated[
     list[str],
     typer.Argument(metavar="IN...", help="Files, folders, or - for standard input."),
@@ -332,21 +351,14 @@ def models(as_json: Json = False) -> None:
 
 @app.command()
 def export(
-    target: Annotated[
-        str,
-        typer.Option(
-            "--to",
-            metavar="TARGET",
-            help="safetensors, torch, stablehlo, onnx or tflite.",
-        ),
-    ],
+    target: Annotated[Target, typer.Option("--to", help="Format and runtime.")],
     output: Annotated[
         str, typer.Option("-o", "--out", metavar="DIR", help="Folder to make.")
     ],
     model: Model = None,
     precision: Annotated[
-        str, typer.Option(help="Of the stored weights: fp32, fp16, bf16 or int8.")
-    ] = "fp32",
+        Precision, typer.Option(help="Of the stored weights.")
+    ] = Precision.FP32,
     num_streams: Annotated[
         str, typer.Option(metavar="K", help="Streams that the encoder makes.")
     ] = "all",
@@ -374,9 +386,9 @@ def export(
 
         report = export_model(
             load_release(folder),
-            target,
+            target.value,
             output,
-            precision=precision,
+            precision=precision.value,
             num_streams=None if num_streams == "all" else int(num_streams),
             audio=audio,
             overwrite=overwrite,

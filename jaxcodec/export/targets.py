@@ -224,6 +224,47 @@ def _load_onnx(folder: Path) -> Candidate:
     return onnx_codec.load(folder)
 
 
+# tflite: static shapes, one recording at a time
+
+
+def _prepare_tflite(plan: Plan) -> None:
+    del plan
+    _need("tflite", "tensorflow")
+
+
+def _write_tflite(plan: Plan, folder: Path) -> dict[str, Any]:
+    from jaxcodec.export import tflite
+
+    config = plan.release.config
+    _write_tables(plan, folder)
+    inputs, outputs = _fixed(plan, 1)
+    functions = {
+        "encoder": programs.encoder(config, plan.num_streams),
+        "decoder": programs.decoder(config),
+    }
+    weights = {n: a for n, a in plan.weights.items() if not n.startswith("tables/")}
+    for side, function in functions.items():
+        data = tflite.to_tflite(function, weights, inputs[side], plan.precision)
+        (folder / f"{side}.tflite").write_bytes(data)
+    about = _programs(plan, "tflite", "tensorflow-cpu", inputs, outputs)
+    return about | {"converter": "jax2tf, then TensorFlow's"}
+
+
+def _load_tflite(folder: Path) -> Candidate:
+    from jaxcodec.export import tflite
+
+    manifest = read_manifest(folder)
+    run = {
+        side: tflite.Program(
+            folder / manifest[side]["file"],
+            [entry["name"] for entry in manifest[side]["inputs"]],
+        )
+        for side in ("encoder", "decoder")
+    }
+    tables = read_tables(folder)
+    return Portable(manifest, tables, run["encoder"], run["decoder"])
+
+
 def _fixed(plan: Plan, batch: int | str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Inputs and output of both programs for chunks of one shape."""
     config, shapes = plan.release.config, (plan.encoder_shape, plan.decoder_shape)
@@ -274,4 +315,7 @@ TARGETS = {
     "torch": Target(_write_torch, _load_torch, _prepare_torch, False),
     "stablehlo": Target(_write_stablehlo, _load_stablehlo, _prepare_stablehlo, True),
     "onnx": Target(_write_onnx, _load_onnx, _prepare_onnx, True),
+    "tflite": Target(
+        _write_tflite, _load_tflite, _prepare_tflite, True, ("fp32", "fp16")
+    ),
 }
