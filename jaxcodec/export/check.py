@@ -78,10 +78,13 @@ def compare(
             margin = meter().encode(clip[:, None], config.sample_rate)
             ties.append(_margins_of(margin[:, :num_streams], differs))
         for k in range(num_streams):
-            own, other, end = (
-                codec.decode(some[:, : k + 1], len(clip))[:, 0]
-                for codec, some in ((ours, codes), (theirs, codes), (theirs, made))
+            own, other = (
+                codec.decode(codes[:, : k + 1], len(clip))[:, 0]
+                for codec in (ours, theirs)
             )
+            end = other
+            if differs[:, : k + 1].any():
+                end = theirs.decode(made[:, : k + 1], len(clip))[:, 0]
             peak = np.abs(own - other).max() / max(np.abs(own).max(), 1e-9)
             closeness = si_sdr(own, other), si_sdr(clip, own), si_sdr(clip, end)
             scores[k].append((float(peak), *closeness))

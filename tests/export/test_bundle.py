@@ -237,6 +237,7 @@ def test_what_cannot_be_exported_is_refused(micro, tmp_path, monkeypatch):
     refused(ValueError, "full exists and is not empty", folder=full)
     refused(ValueError, "something else than", folder=full, overwrite=True)
     refused(ValueError, "no folder", folder=full / "thesis.txt")
+    refused(OSError, "File exists", folder=full / "thesis.txt" / "out")
     conv = micro._replace(config=ESCConfig(backbone="conv", depth=1))
     monkeypatch.setattr(targets, "_need", lambda *_: None)
     if "torch" in sys.modules or _has_torch():

@@ -6,37 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import soundfile
 
-from jaxcodec.bitstream import ContainerError, ProbabilityTables
-from jaxcodec.export import bundle
-from jaxcodec.export.weights import load_release, save_release
+from jaxcodec.bitstream import ContainerError, write_bytes
+from jaxcodec.export import bundle, onnx_codec
+from jaxcodec.export.weights import load_release
 from jaxcodec.inference.codec import Codec
-from tests.micro import MICRO, variables
-
-pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: extra onnx")
+from tests.micro import MICRO
 
 ROOT = Path(__file__).parents[2]
 RATE = MICRO.sample_rate
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A small codec, and the folder that it was exported to."""
-    folder = tmp_path_factory.mktemp("onnx")
-    counts = np.random.default_rng(0).integers(0, 99, size=(3, 3, 16))
-    tables = ProbabilityTables.from_counts(counts)
-    weights = jax.tree.map(np.asarray, variables())
-    mark = save_release(folder / "in", "micro", MICRO, weights, tables)
-    report = bundle.export_model(
-        load_release(folder / "in"), "onnx", folder / "out", chunk_codes=32
-    )
-    codec = Codec("micro", MICRO, weights, tables, mark, chunk_codes=32)
-    return codec, folder / "out", report
 
 
 def test_codes_and_audio_are_those_of_jax(exported):
@@ -84,13 +65,9 @@ def test_files_decode_without_jax(exported, tmp_path):
 
 
 def test_files_of_other_models_are_refused(exported):
-    from jaxcodec.export import onnx_codec
-
     codec, folder, _ = exported
     other = Codec("other", MICRO, codec._variables, codec.tables, b"differen")
     header = other.header(RATE, 1, 40, 3)
-    from jaxcodec.bitstream import write_bytes
-
     data = write_bytes(header, np.zeros((1, 3, 3, 1), np.int32), None, "fixed")
     with pytest.raises(ContainerError, match="export the model that wrote it"):
         onnx_codec.load(folder).decode_file(data)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from jaxcodec.bitstream import Header, ProbabilityTables, peel_bytes, write_bytes
+from tools import check_web
 
-WEB = Path(__file__).parent.parent / "tools" / "web"
+WEB = Path(__file__).parents[2] / "tools" / "web"
 READ = """
 import { readFileSync } from "node:fs";
 const [web, file, table] = process.argv.slice(1);
@@ -97,3 +98,24 @@ def test_the_page_refuses_damage(coded):
         broken = bytearray(data)
         broken[place] ^= 4
         assert message in read(broken)["error"]
+
+
+@pytest.mark.skipif(check_web.browser() is None, reason="no Chromium is installed")
+@pytest.mark.skipif(
+    not (WEB / "node_modules/onnxruntime-web").exists(),
+    reason="onnxruntime-web is not installed: npm install in tools/web",
+)
+def test_the_page_decodes_as_jax_does(exported, tmp_path):
+    codec, folder, _ = exported
+    rng = np.random.default_rng(1)
+    coded = codec.encode((0.2 * rng.normal(size=4001)).astype(np.float32), 2000)
+    site = check_web.make_site(tmp_path, folder)
+    (site / "noise.jxc").write_bytes(coded.to_bytes())
+    made = check_web.visit(site, {"file": "noise.jxc", "streams": "2"})
+    expected = codec.decode(peel_bytes(coded.to_bytes(), 2))
+    np.testing.assert_allclose(made, expected, atol=1e-4 * np.abs(expected).max())
+    other = bytearray(coded.to_bytes())
+    other[-1] ^= 1
+    (site / "broken.jxc").write_bytes(other)
+    with pytest.raises(RuntimeError, match="the page failed: Error: chunk 3, stream 2"):
+        check_web.visit(site, {"file": "broken.jxc"})
