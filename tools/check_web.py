@@ -86,7 +86,7 @@ def visit(
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--mute-audio"]
         if screenshot is not None:
             wait = f"--virtual-time-budget={1000 * PATIENCE}"
-            options += [f"--screenshot={screenshot}", "--window-size=900,820", wait]
+            options += [f"--screenshot={screenshot}", "--window-size=900,900", wait]
         with tempfile.TemporaryDirectory() as profile:
             page = subprocess.Popen(
                 [command, *options, f"--user-data-dir={profile}", address]

@@ -82,7 +82,7 @@ async function decode() {
   show("#decoded", channels, current.peak);
   const seconds = current.numSamples / codec.layout.sample_rate;
   const size = current.rate ? `, a file of ${(current.rate / 1000).toFixed(2)} kbit/s` : "";
-  const speed = seconds / ((performance.now() - begun) / 1000);
+  const speed = seconds / (Math.max(performance.now() - begun, 1) / 1000);
   say(`${current.name}: ${seconds.toFixed(2)} s${size}; decoded at ${speed.toFixed(1)} times real time`);
   if (query.has("report"))
     await fetch(query.get("report"), { method: "POST", body: new Float32Array(channels[0]) });
