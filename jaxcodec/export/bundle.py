@@ -82,7 +82,8 @@ def export_model(
         manifest |= TARGETS[target].write(plan, work)
         manifest["files"] = _files(work)
         _write_json(work / MANIFEST, manifest)
-        report = _check(plan, work, manifest, clip, Path(audio).name if audio else "packaged clip")
+        heard = Path(audio).name if audio else "packaged clip"
+        report = _check(plan, work, manifest, clip, heard)
         report["export_seconds"] = round(time.perf_counter() - begun, 1)
         if report["faults"]:
             raise ValueError(
