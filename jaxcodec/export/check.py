@@ -49,6 +49,7 @@ def compare(
     config: PyramidConfig,
     num_streams: int,
     meter: Callable[[], Candidate],
+    decoded: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Codes and audio of both, at every number of streams.
 
@@ -62,13 +63,15 @@ def compare(
         config: of the model.
         num_streams: that their encoder makes.
         meter: gives margins instead of codes; called if codes differ.
+        decoded: numbers of streams at which audio is compared; all if None.
 
     Returns:
         Plain JSON values, over all clips.
     """
     flips: list[np.ndarray] = []
     ties: list[tuple[float, float]] = []
-    scores: list[list[tuple[float, ...]]] = [[] for _ in range(num_streams)]
+    counts = range(1, num_streams + 1) if decoded is None else decoded
+    scores: dict[int, list[tuple[float, ...]]] = {k: [] for k in counts}
     for clip in clips:
         codes = ours.encode(clip[:, None], config.sample_rate)[:, :num_streams]
         made = theirs.encode(clip[:, None], config.sample_rate)
@@ -77,17 +80,16 @@ def compare(
         if differs.any():
             margin = meter().encode(clip[:, None], config.sample_rate)
             ties.append(_margins_of(margin[:, :num_streams], differs))
-        for k in range(num_streams):
+        for k, rows in scores.items():
             own, other = (
-                codec.decode(codes[:, : k + 1], len(clip))[:, 0]
-                for codec in (ours, theirs)
+                codec.decode(codes[:, :k], len(clip))[:, 0] for codec in (ours, theirs)
             )
             end = other
-            if differs[:, : k + 1].any():
-                end = theirs.decode(made[:, : k + 1], len(clip))[:, 0]
+            if differs[:, :k].any():
+                end = theirs.decode(made[:, :k], len(clip))[:, 0]
             peak = np.abs(own - other).max() / max(np.abs(own).max(), 1e-9)
             closeness = si_sdr(own, other), si_sdr(clip, own), si_sdr(clip, end)
-            scores[k].append((float(peak), *closeness))
+            rows.append((float(peak), *closeness))
     per_stream = np.sum(flips, axis=0)
     frames = sum(-(-len(clip) // config.stride) for clip in clips)
     return {
@@ -97,9 +99,7 @@ def compare(
         "flips_per_stream": per_stream.tolist(),
         "largest_margin_of_first_flips": max((t[0] for t in ties), default=None),
         "largest_margin_of_flips": max((t[1] for t in ties), default=None),
-        "bitrates": [
-            _row(config.bitrate(k + 1), rows) for k, rows in enumerate(scores)
-        ],
+        "bitrates": [_row(config.bitrate(k), rows) for k, rows in scores.items()],
     }
 
 
