@@ -23,9 +23,9 @@ TIE = 1e-4  # below this margin the choice of a codeword is no fact but rounding
 # per precision: share of codes that may differ, error of the peak, lowest SI-SDR in dB
 BOUNDS: dict[str, tuple[float, float, float]] = {
     "fp32": (1e-4, 1e-4, 60.0),
-    "fp16": (0.05, 0.05, 30.0),
-    "bf16": (0.20, 0.30, 15.0),
-    "int8": (0.50, 0.60, 8.0),
+    "fp16": (0.05, 0.02, 45.0),
+    "bf16": (0.20, 0.10, 30.0),
+    "int8": (0.50, 0.40, 15.0),
 }
 
 

@@ -15,6 +15,7 @@ from jaxcodec.modules.policy import Policy
 __all__ = ["FrequencyMerge", "FrequencySplit", "SwinBlock", "SwinStage"]
 
 NORM_EPSILON = 1e-5
+Size = Any  # a number, or one that `export.stablehlo` leaves open
 MASKED = -100.0  # added to a score between tokens that must not see each other
 
 
@@ -207,11 +208,10 @@ def _relative_position(window: int) -> np.ndarray:
     return rows * (2 * window - 1) + columns
 
 
-def _regions(high: int, wide: int, window: int, shift: int) -> Array:
+def _regions(high: Size, wide: Size, window: int, shift: int) -> Array:
     """Label of the region a token came from before the shift wrapped it around.
 
-    Tokens see each other only within a region. Sizes may be symbolic (see
-    `export.stablehlo`).
+    Tokens see each other only within a region.
     """
     if not shift:
         return jnp.zeros((1, high, wide, 1), jnp.int32)
@@ -219,7 +219,7 @@ def _regions(high: int, wide: int, window: int, shift: int) -> Array:
     return (3 * rows[:, None] + columns)[None, :, :, None]
 
 
-def _labels(size: int, window: int, shift: int) -> Array:
+def _labels(size: Size, window: int, shift: int) -> Array:
     place = jnp.arange(size)
     # in the order of the grid before the roll: the first rows end up last
     inner = jnp.where(place >= size - window + shift, 1, 0)
@@ -234,7 +234,7 @@ def _cut(grid: Array, window: int, shift: int) -> Array:
 
 
 def _uncut(
-    windows: Array, batch: int, high: int, wide: int, window: int, shift: int
+    windows: Array, batch: Size, high: Size, wide: Size, window: int, shift: int
 ) -> Array:
     grid = rearrange(
         windows,
