@@ -79,7 +79,7 @@ def export_model(
     try:
         begun = time.perf_counter()
         manifest = _manifest(plan)
-        manifest |= TARGETS[target].write(plan, work)
+        manifest |= _convert(plan, target, work)
         manifest["files"] = _files(work)
         _write_json(work / MANIFEST, manifest)
         heard = Path(audio).name if audio else "packaged clip"
@@ -159,6 +159,20 @@ def _plan(
     )
     TARGETS[target].prepare(plan)
     return plan
+
+
+def _convert(plan: Plan, target: str, folder: Path) -> dict[str, Any]:
+    """Writes the artefacts, and says so if a converter does not know the model."""
+    try:
+        return TARGETS[target].write(plan, folder)
+    except (OSError, ValueError, ImportError):
+        raise
+    except Exception as error:  # converters have no common class of errors
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"the model {plan.release.name!r} cannot be exported to {target} "
+            f"({type(error).__name__}: {first}): choose another target."
+        ) from error
 
 
 def _manifest(plan: Plan) -> dict[str, Any]:

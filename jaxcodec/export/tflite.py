@@ -32,7 +32,6 @@ def to_tflite(
 
     Raises:
         ModuleNotFoundError: TensorFlow is not installed.
-        ValueError: TensorFlow cannot convert the model.
     """
     import tensorflow as tf
     from jax.experimental import jax2tf
@@ -53,12 +52,7 @@ def to_tflite(
     if precision == "fp16":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
-    try:
-        return converter.convert()
-    except Exception as error:  # its class is not public
-        raise ValueError(
-            f"TensorFlow cannot convert the model: {str(error).splitlines()[0]}"
-        ) from error
+    return converter.convert()
 
 
 class Program:

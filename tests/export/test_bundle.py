@@ -213,6 +213,19 @@ def test_an_export_that_fails_its_check_leaves_nothing(micro, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+def test_a_converter_that_fails_is_named(micro, tmp_path, monkeypatch):
+    def write(plan, folder):
+        (folder / "half").write_text("written")
+        raise NotImplementedError("no rule for primitive frobnicate\nand more")
+
+    target = dataclasses.replace(targets.TARGETS["safetensors"], write=write)
+    monkeypatch.setitem(targets.TARGETS, "safetensors", target)
+    message = r"'micro' cannot be exported to safetensors \(NotImpl.*frobnicate\):"
+    with pytest.raises(ValueError, match=message):
+        bundle.export_model(micro, "safetensors", tmp_path / "out", chunk_codes=32)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_be_exported_is_refused(micro, tmp_path, monkeypatch):
     def refused(error, match, release=micro, folder=tmp_path / "out", **options):
         options = {"target": "safetensors", "chunk_codes": 32, **options}
