@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from jaxcodec.commands.export import export
 from jaxcodec.commands.train import restart_tuned, train
 from jaxcodec.jobs import (
     Sink,
@@ -332,6 +333,7 @@ def models(as_json: Json = False) -> None:
 
 
 app.command()(train)
+app.command()(export)
 
 
 def parse_bitrate(text: str) -> float:

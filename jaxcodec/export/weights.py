@@ -12,11 +12,19 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 from jaxcodec.bitstream import ProbabilityTables
+from jaxcodec.export.precision import restore
 from jaxcodec.models.codec import CodecConfig
 from jaxcodec.models.named import config_from_dict, config_to_dict
 from jaxcodec.models.pyramid import PyramidConfig
 
-__all__ = ["Release", "fingerprint", "load_release", "save_release"]
+__all__ = [
+    "Release",
+    "fingerprint",
+    "flat_tensors",
+    "load_release",
+    "save_release",
+    "write_tensors",
+]
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 FORMAT = 1
@@ -61,8 +69,13 @@ def save_release(
     Returns:
         The fingerprint.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    return write_tensors(folder, name, config, flat_tensors(variables, tables))
+
+
+def flat_tensors(
+    variables: dict[str, Any], tables: ProbabilityTables | None
+) -> dict[str, np.ndarray]:
+    """Everything that belongs to a release by name, weights as float32."""
     tensors = {
         "/".join(path): np.ascontiguousarray(leaf, np.float32)
         for path, leaf in flatten_dict(variables).items()
@@ -70,6 +83,19 @@ def save_release(
     if tables is not None:
         for key, array in tables.to_arrays().items():
             tensors[f"tables/{key}"] = np.ascontiguousarray(array)
+    return tensors
+
+
+def write_tensors(
+    folder: str | Path,
+    name: str,
+    config: CodecConfig,
+    tensors: dict[str, np.ndarray],
+) -> bytes:
+    """Writes a release of tensors in any precision; see `save_release`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {key: np.ascontiguousarray(array) for key, array in tensors.items()}
     plain = config_to_dict(config)
     mark = fingerprint(plain, tensors)
     about = {"format": FORMAT, "name": name, "fingerprint": mark.hex(), "model": plain}
@@ -136,6 +162,7 @@ def load_release(folder: str | Path) -> Release:
             f"the weights in {folder} have fingerprint {mark.hex()}, but {CONFIG} says "
             f"{about['fingerprint']}: the files are damaged or of two models."
         )
+    tensors = restore(tensors)
     frequencies = tensors.pop("tables/frequencies", None)
     tables = None
     if frequencies is not None:

@@ -12,18 +12,50 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-
-from jaxcodec.arrays import Float, Int
-from jaxcodec.models.pyramid import PyramidConfig
+from jaxtyping import Float, Int  # not jaxcodec.arrays: exports run without JAX
 
 __all__ = [
     "AudioChunk",
     "Chunking",
     "CodeChunk",
+    "Grid",
+    "Layout",
     "code_chunks",
     "cut_audio",
     "cut_codes",
 ]
+
+
+@runtime_checkable
+class Layout(Protocol):
+    """What a config says about where samples, frames and codes lie."""
+
+    @property
+    def stride(self) -> int: ...  # samples per code frame
+    @property
+    def window(self) -> int: ...  # samples of a spectral frame
+    @property
+    def hop(self) -> int: ...  # samples between two of them
+
+    def clip_samples(self, code_frames: int) -> int:
+        """Samples whose spectrum has exactly the frames of `code_frames` codes."""
+        ...
+
+
+@runtime_checkable
+class Grid(Layout, Protocol):
+    """A layout that knows how far a model sees."""
+
+    @property
+    def grid(self) -> int: ...  # samples between places where a chunk may begin
+
+    def encoder_reach(self) -> tuple[int, int]:
+        """Samples that the codes of a grid cell read before and after it."""
+        ...
+
+    def decoder_reach(self) -> tuple[int, int]:
+        """Samples of codes that the audio of a grid cell reads around it."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,19 +72,17 @@ class Chunking:
         return self.before + self.core + self.after
 
     @classmethod
-    def encoder(cls, config: PyramidConfig, core: int) -> "Chunking":
+    def encoder(cls, config: Grid, core: int) -> "Chunking":
         """Smallest halo on the grid that the codes of the core can depend on."""
         return cls._on_grid(config, core, config.encoder_reach())
 
     @classmethod
-    def decoder(cls, config: PyramidConfig, core: int) -> "Chunking":
+    def decoder(cls, config: Grid, core: int) -> "Chunking":
         """Smallest halo on the grid that the audio of the core can depend on."""
         return cls._on_grid(config, core, config.decoder_reach())
 
     @classmethod
-    def _on_grid(
-        cls, config: PyramidConfig, core: int, reach: tuple[int, int]
-    ) -> "Chunking":
+    def _on_grid(cls, config: Grid, core: int, reach: tuple[int, int]) -> "Chunking":
         cell = config.grid // config.stride
         if core < 1 or core % cell:
             raise ValueError(
@@ -89,7 +119,7 @@ class CodedPiece(Protocol):
 
 
 def cut_audio(
-    blocks: Iterable[Float[np.ndarray, "_ _"]], config: PyramidConfig, shape: Chunking
+    blocks: Iterable[Float[np.ndarray, "_ _"]], config: Layout, shape: Chunking
 ) -> Iterator[AudioChunk]:
     """Cuts a stream of audio into chunks; holds no more than about one of them.
 

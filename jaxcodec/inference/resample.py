@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-
-from jaxcodec.arrays import Float
+from jaxtyping import Float
 
 __all__ = ["resample_blocks", "resampled_length"]
 
@@ -36,8 +35,6 @@ def resample_blocks(
 
     Source: the SoX resampler library (soxr), quality HQ.
     """
-    import soxr
-
     hold = resampled_length(surplus, rate, new_rate) + MARGIN
     taken = given = 0
     held: np.ndarray | None = None
@@ -46,6 +43,8 @@ def resample_blocks(
         if held is None:
             held = np.zeros((0, block.shape[1]), np.float32)
             if rate != new_rate:
+                import soxr
+
                 channels = block.shape[1]
                 stream = soxr.ResampleStream(
                     rate, new_rate, channels, dtype="float32", quality="HQ"

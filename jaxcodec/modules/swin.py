@@ -15,6 +15,7 @@ from jaxcodec.modules.policy import Policy
 __all__ = ["FrequencyMerge", "FrequencySplit", "SwinBlock", "SwinStage"]
 
 NORM_EPSILON = 1e-5
+Size = Any  # a number, or one that `export.stablehlo` leaves open
 MASKED = -100.0  # added to a score between tokens that must not see each other
 
 
@@ -60,15 +61,14 @@ class SwinBlock(nn.Module):
         cut = functools.partial(_cut, window=self.window, shift=shift)
         fill = ((0, 0), (0, padded_high - high), (0, padded_wide - wide), (0, 0))
         windows = cut(jnp.pad(features, fill))
-        cells = np.zeros((1, padded_high, padded_wide, 1), np.float32)
-        cells[:, :high, :wide] = 1
-        region = jnp.asarray(_regions(padded_high, padded_wide, self.window, shift))
+        cells = jnp.pad(jnp.ones((1, high, wide, 1)), fill)
+        region = _regions(padded_high, padded_wide, self.window, shift)
         if present is not None:
             exists = jnp.pad(present > 0, ((0, 0), (0, padded_wide - wide)))
             exists = exists[:, None, :, None]
             region = region + 16 * exists.astype(region.dtype)
         region = jnp.broadcast_to(region, (batch, *region.shape[1:]))
-        inside = jnp.broadcast_to(jnp.asarray(cells), region.shape)
+        inside = jnp.broadcast_to(cells, region.shape)
         needs_fill = (padded_high, padded_wide) != (high, wide)
         needs_mask = shift > 0 or present is not None
 
@@ -208,23 +208,22 @@ def _relative_position(window: int) -> np.ndarray:
     return rows * (2 * window - 1) + columns
 
 
-@functools.lru_cache(maxsize=64)
-def _regions(high: int, wide: int, window: int, shift: int) -> np.ndarray:
+def _regions(high: Size, wide: Size, window: int, shift: int) -> Array:
     """Label of the region a token came from before the shift wrapped it around.
 
     Tokens see each other only within a region.
     """
-    region = np.zeros((1, high, wide, 1), np.int32)
-    if shift:
-        for axis, size in ((1, high), (2, wide)):
-            line = np.zeros(size, np.int32)
-            # in the order of the grid before the roll: the first rows end up last
-            line[:shift] = 2
-            line[size - window + shift :] = 1
-            shape = [1, 1, 1, 1]
-            shape[axis] = size
-            region = region + (3 if axis == 1 else 1) * line.reshape(shape)
-    return region
+    if not shift:
+        return jnp.zeros((1, high, wide, 1), jnp.int32)
+    rows, columns = (_labels(size, window, shift) for size in (high, wide))
+    return (3 * rows[:, None] + columns)[None, :, :, None]
+
+
+def _labels(size: Size, window: int, shift: int) -> Array:
+    place = jnp.arange(size)
+    # in the order of the grid before the roll: the first rows end up last
+    inner = jnp.where(place >= size - window + shift, 1, 0)
+    return jnp.where(place < shift, 2, inner)
 
 
 def _cut(grid: Array, window: int, shift: int) -> Array:
@@ -235,7 +234,7 @@ def _cut(grid: Array, window: int, shift: int) -> Array:
 
 
 def _uncut(
-    windows: Array, batch: int, high: int, wide: int, window: int, shift: int
+    windows: Array, batch: Size, high: Size, wide: Size, window: int, shift: int
 ) -> Array:
     grid = rearrange(
         windows,

@@ -74,7 +74,9 @@ def test_smoke(tmp_path, speech):
     assert steps == list(range(1, 61))
     scores = [row["evaluation"] for row in rows if "evaluation" in row]
     assert len(scores) == 2
-    assert scores[-1]["si_sdr/1.8k"] > 0
+    assert -30 < scores[-1]["si_sdr/1.8k"] < 30
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert np.mean(losses[-5:]) < np.mean(losses[20:25])
     report = json.loads((out / "data_report.json").read_text())
     assert "broken.wav" in json.dumps(report)
     step, arrays = load_arrays(out / "checkpoints", lambda p: p.endswith("codebook"))
