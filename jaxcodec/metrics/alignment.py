@@ -8,7 +8,7 @@ from jaxcodec.arrays import Float
 
 __all__ = ["Aligned", "align", "find_delay"]
 
-CLEAR = 0.3  # correlation from which waveforms are similar enough to be aligned
+CLEAR = 0.4  # correlation from which waveforms are similar enough to be aligned
 HOP = 16  # samples between two values of an envelope
 
 
