@@ -26,6 +26,7 @@ from jaxcodec.jobs import (
     streams_within,
     tell_failure,
 )
+from jaxcodec.scoring import evaluate, report
 from jaxcodec.terminal import Bar, misuse, say, shown, table
 
 if TYPE_CHECKING:
@@ -326,6 +327,10 @@ def models(as_json: Json = False) -> None:
             offered = ", ".join(f"{rate / 1000:g}" for rate in rates)
             default = " (default)" if record["default"] else ""
             print(f"{name}{default}: {record['sample_rate']} Hz, {offered} kbit/s")
+
+
+app.command()(evaluate)
+app.command()(report)
 
 
 def parse_bitrate(text: str) -> float:

@@ -17,9 +17,11 @@ LAYERS = (
     {"dsp", "bitstream"},
     {"modules", "quantizers", "losses", "metrics", "optim"},
     {"models", "data", "parallel"},
-    {"experiment", "inference", "export"},
-    {"train", "evaluate", "report", "pretrained", "terminal"},
-    {"jobs"},
+    {"experiment", "inference", "export", "baselines"},
+    {"train", "pretrained", "terminal"},
+    {"evaluate", "jobs"},
+    {"report"},
+    {"scoring"},
     {"sweep", "cli"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -27,6 +29,7 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 ALLOWED = {
     # a distance that is trained on and reported is written once
     ("metrics.signal", "losses.reconstruction"),
+    ("metrics.host", "losses.reconstruction"),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

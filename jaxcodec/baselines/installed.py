@@ -62,7 +62,12 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     "speex": _qualities(q1=5750, q3=9800, q5=16800, q7=23800),
     "codec2": tuple(
         Setting(f"{rate / 1000:g}k", rate, (("mode", name),))
-        for name, rate in (("700C", 700), ("1300", 1300), ("2400", 2400), ("3200", 3200))
+        for name, rate in (
+            ("700C", 700),
+            ("1300", 1300),
+            ("2400", 2400),
+            ("3200", 3200),
+        )
     ),
 }
 

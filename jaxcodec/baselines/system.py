@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -40,14 +40,34 @@ class Trial(NamedTuple):
     outcome: Outcome | Exception
 
 
+@runtime_checkable
 class System(Protocol):
     """A codec at its operating points."""
 
-    name: str
-    kind: str  # `model`, `baseline` or `external`
-    version: str  # whatever changes the result changes this
-    settings: tuple[Setting, ...]
-    about: dict[str, str]  # for the reader: programs, architecture
+    @property
+    def name(self) -> str:
+        """Unique within an evaluation."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """`model`, `baseline` or `external`."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Whatever changes the result changes this."""
+        ...
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Its operating points, the lowest bitrate first."""
+        ...
+
+    @property
+    def about(self) -> dict[str, str]:
+        """For the reader: programs, architecture."""
+        ...
 
     def run(
         self, clips: Sequence[np.ndarray], settings: Sequence[Setting]

@@ -16,7 +16,7 @@ __all__ = ["Clip", "find_clips", "find_manifest", "load_clip", "pick_examples"]
 LABELS = ("language", "speaker", "corpus")
 PATHS = ("path", "file", "filename", "clip")  # names of a manifest's first column
 UNKNOWN = ("", "-")
-LONG = 12.0  # seconds; longer clips make no good examples
+LONG = 8.0  # seconds; longer clips make no good examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,13 +98,15 @@ def find_clips(
 
 
 def pick_examples(clips: Sequence[Clip], number: int) -> list[Clip]:
-    """Clips to listen to: of 2 to 12 s, of as many speakers and languages as can be."""
+    """Clips to listen to: of 2 to 8 s, of as many speakers and languages as can be."""
     fitting = [clip for clip in clips if 2 <= clip.seconds <= LONG] or list(clips)
     chosen: list[Clip] = []
     while fitting and len(chosen) < number:
         seen = [set(clip.labels.values()) for clip in chosen]
         # the least known labels first, and of those spread over the list
-        fitting.sort(key=lambda clip: sum(len(s & {*clip.labels.values()}) for s in seen))
+        fitting.sort(
+            key=lambda clip: sum(len(s & {*clip.labels.values()}) for s in seen)
+        )
         chosen.append(fitting.pop(0 if clip_labels(fitting) else len(fitting) // 2))
     return sorted(chosen, key=lambda clip: clip.name)
 
@@ -126,9 +128,7 @@ def _read_manifest(path: Path) -> dict[Path, dict[str, str]]:
         )
     return {
         (path.parent / row[named]).resolve(): {
-            label: row[label]
-            for label in LABELS
-            if row.get(label, "") not in UNKNOWN
+            label: row[label] for label in LABELS if row.get(label, "") not in UNKNOWN
         }
         for row in rows
     }

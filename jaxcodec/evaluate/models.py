@@ -11,7 +11,7 @@ import numpy as np
 from jaxcodec.baselines.system import RATE, Outcome, Setting, Trial
 
 if TYPE_CHECKING:
-    from jaxcodec.inference.codec import Codec, Coded
+    from jaxcodec.inference.codec import Codec
 
 __all__ = ["ModelSystem", "find_models"]
 
@@ -45,7 +45,7 @@ class ModelSystem:
     def run(
         self, clips: Sequence[np.ndarray], settings: Sequence[Setting]
     ) -> Iterator[Trial]:
-        """Every clip at every setting; clips that cannot be coded fail by themselves."""
+        """Every clip at every setting; what cannot be coded fails by itself."""
         self._warm_up()
         for group in _groups(clips):
             try:

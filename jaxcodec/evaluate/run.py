@@ -12,8 +12,13 @@ import numpy as np
 from jaxcodec.baselines.command import CommandCodec, parse_codec
 from jaxcodec.baselines.installed import find_baseline, how_to_install
 from jaxcodec.baselines.system import RATE, Outcome, Setting, System, Trial
-from jaxcodec.evaluate.clips import Clip, find_clips, find_manifest, load_clip
-from jaxcodec.evaluate.clips import pick_examples
+from jaxcodec.evaluate.clips import (
+    Clip,
+    find_clips,
+    find_manifest,
+    load_clip,
+    pick_examples,
+)
 from jaxcodec.evaluate.codebooks import codebook_usage
 from jaxcodec.evaluate.score import Score, Scorer
 from jaxcodec.evaluate.store import FORMAT, Store, row_key
@@ -43,6 +48,7 @@ class Options:
     workers: int | None = None  # None: one for every core
     batch_size: int | None = None  # chunks together; None: 1 on a CPU, else 16
     retry_failed: bool = False  # computes rows with failures anew
+    command: str = ""  # that the report shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +59,10 @@ class Result:
     num_rows: int  # that the report is made from
     num_new: int  # computed now
     num_failed: int  # rows with a failure, old and new
+    num_undecoded: int  # of these, rows of clips that could not be coded
+    found: dict[str, str]  # programs that baselines were run with
     missing: dict[str, str]  # baselines and metrics that are not installed: what to do
+    left_out: dict[str, str]  # files that were not evaluated: why
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +98,7 @@ def evaluate(
     metrics, missing = choose(options.metrics)
     names = [metric.name for metric in metrics]
     manifest = options.manifest or find_manifest(options.data)
-    clips, left_out = find_clips(
-        options.data, manifest, options.every, options.limit
-    )
+    clips, left_out = find_clips(options.data, manifest, options.every, options.limit)
     chosen = [*systems, *_baselines(options, missing), *_commands(options)]
     chosen = [*_models(options), *chosen]
     _check(chosen, clips)
@@ -105,7 +112,11 @@ def evaluate(
         for clip in clips
         for setting in system.settings
         if _is_open(
-            task := _Task(system, clip, setting), store, names, kept, options.retry_failed
+            task := _Task(system, clip, setting),
+            store,
+            names,
+            kept,
+            options.retry_failed,
         )
     ]
     _save_originals(store, examples)
@@ -113,10 +124,10 @@ def evaluate(
     about = store.about()
     about["codebooks"] |= codebook_usage(store, chosen, clips)
     store.set_about(about)
-    return _result(store, len(tasks), missing)
+    return _result(store, len(tasks))
 
 
-def _result(store: Store, num_new: int, missing: dict[str, str]) -> Result:
+def _result(store: Store, num_new: int) -> Result:
     about = store.about()
     digests = {clip["digest"] for clip in about["clips"]}
     versions = {name: found["version"] for name, found in about["systems"].items()}
@@ -125,8 +136,20 @@ def _result(store: Store, num_new: int, missing: dict[str, str]) -> Result:
         for row in store.rows.values()
         if row["digest"] in digests and versions.get(row["system"]) == row["version"]
     ]
-    failed = sum(bool(row["failures"]) for row in rows)
-    return Result(store.folder, len(rows), num_new, failed, missing)
+    return Result(
+        folder=store.folder,
+        num_rows=len(rows),
+        num_new=num_new,
+        num_failed=sum(bool(row["failures"]) for row in rows),
+        num_undecoded=sum("codec" in row["failures"] for row in rows),
+        found={
+            name: system["about"]["programs"]
+            for name, system in about["systems"].items()
+            if system["kind"] == "baseline"
+        },
+        missing=about["missing"],
+        left_out=about["left_out"],
+    )
 
 
 def _models(options: Options) -> list[System]:
@@ -309,9 +332,7 @@ def _save_originals(store: Store, examples: Sequence[Clip]) -> None:
             _save_audio(path, load_clip(clip.path))
 
 
-def _save_example(
-    store: Store, task: _Task, waveform: np.ndarray, delay: int
-) -> None:
+def _save_example(store: Store, task: _Task, waveform: np.ndarray, delay: int) -> None:
     """Keeps decoded audio without its delay, as long as the original."""
     length = round(task.clip.seconds * RATE)
     shifted = waveform[delay:] if delay > 0 else np.pad(waveform, (-delay, 0))
@@ -345,6 +366,7 @@ def _describe(
         {
             "format": FORMAT,
             "data": str(options.data),
+            "command": options.command or before.get("command", ""),
             "clips": [
                 {
                     "name": clip.name,

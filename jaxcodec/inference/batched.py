@@ -53,9 +53,7 @@ def encode_many(
     ]
 
 
-def decode_many(
-    codec: Codec, coded: Sequence[Coded]
-) -> list[Float[np.ndarray, "_"]]:
+def decode_many(codec: Codec, coded: Sequence[Coded]) -> list[Float[np.ndarray, "_"]]:
     """Decodes mono clips; as `Codec.decode` one by one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Every measure of an evaluation: what it is called, which way is up, who computes it."""
+"""Every measure of an evaluation: its name, which way is up, who computes it."""
 
 import dataclasses
 from collections.abc import Callable, Iterable

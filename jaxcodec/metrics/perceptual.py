@@ -34,9 +34,7 @@ def installed(module: str) -> str | None:
     return metadata.version(PACKAGES[module])
 
 
-def pesq_wb(
-    target: Float[np.ndarray, "n"], estimate: Float[np.ndarray, "n"]
-) -> float:
+def pesq_wb(target: Float[np.ndarray, "n"], estimate: Float[np.ndarray, "n"]) -> float:
     """Wide-band PESQ as a MOS-LQO of 1.04 to 4.64.
 
     Raises:
@@ -48,9 +46,7 @@ def pesq_wb(
     return _pesq(target, estimate, "wb")
 
 
-def pesq_nb(
-    target: Float[np.ndarray, "n"], estimate: Float[np.ndarray, "n"]
-) -> float:
+def pesq_nb(target: Float[np.ndarray, "n"], estimate: Float[np.ndarray, "n"]) -> float:
     """Narrow-band PESQ as a MOS-LQO of 1.02 to 4.55; errors as for `pesq_wb`.
 
     Source: ITU-T P.862 with the mapping of P.862.1.
@@ -96,7 +92,9 @@ def visqol(target: Float[np.ndarray, "n"], estimate: Float[np.ndarray, "n"]) -> 
         target.astype(np.float64), estimate.astype(np.float64), RATE
     )
     if not np.isfinite(found.moslqo):
-        raise ValueError("ViSQOL found nothing to compare: is there speech in the clip?")
+        raise ValueError(
+            "ViSQOL found nothing to compare: is there speech in the clip?"
+        )
     return float(found.moslqo)
 
 

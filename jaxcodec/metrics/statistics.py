@@ -17,7 +17,7 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
-    count: int
+    num_clips: int
 
 
 class Paired(NamedTuple):
@@ -88,8 +88,9 @@ def bd_rate(
         qualities, other_qualities: higher is better.
 
     Returns:
-        None where the measure has no meaning: less than two points, a curve on which
-        more bits are not better, or no quality in common.
+        None where the measure has no meaning: less than two points on a curve, or no
+        quality in common. Points that cost more than another and are no better are left
+        out of their curve.
 
     Source: Bjontegaard 2001, ITU-T VCEG-M33, with monotone (Fritsch-Carlson) pieces.
     """
@@ -97,12 +98,13 @@ def bd_rate(
 
     curves = []
     for rate, quality in ((rates, qualities), (other_rates, other_qualities)):
-        order = np.argsort(rate)
-        log_rate = np.log(np.asarray(rate, np.float64)[order])
-        ascending = np.asarray(quality, np.float64)[order]
-        if len(order) < 2 or (np.diff(ascending) <= 0).any():
+        front: list[tuple[float, float]] = []
+        for bits, score in sorted(zip(rate, quality, strict=True)):
+            if not front or score > front[-1][0]:
+                front.append((score, math.log(bits)))
+        if len(front) < 2:
             return None
-        curves.append((ascending, log_rate))
+        curves.append(tuple(np.array(front).T))
     low = max(quality[0] for quality, _ in curves)
     high = min(quality[-1] for quality, _ in curves)
     if low >= high:
