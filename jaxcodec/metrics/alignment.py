@@ -75,7 +75,9 @@ def _peak(target: np.ndarray, estimate: np.ndarray, limit: int) -> tuple[int, fl
 def _envelope(waveform: np.ndarray) -> np.ndarray:
     """Level every millisecond, smoothed over some, without its mean."""
     num = len(waveform) // HOP
+    if not num:
+        return np.zeros(0)
     power = np.square(waveform[: num * HOP].reshape(num, HOP)).mean(axis=1)
     smooth = np.convolve(power, np.hanning(12)[1:-1] / 5.5, mode="same")
     level = np.sqrt(np.maximum(smooth, 0))
-    return level - level.mean() if num else level
+    return level - level.mean()

@@ -1,3 +1,4 @@
+import itertools
 import json
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -40,7 +41,7 @@ def test_quality_falls_with_the_noise(corpus, tmp_path):
     assert (result.num_rows, result.num_new, result.num_failed) == (12, 12, 0)
     ratio, mel, lsd = (means(tmp_path, name) for name in NAMES)
     order = ["30dB", "20dB", "10dB", "0dB"]
-    for better, worse in zip(order[:-1], order[1:], strict=True):
+    for better, worse in itertools.pairwise(order):
         assert ratio[better] > ratio[worse]
         assert mel[better] < mel[worse]
         assert lsd[better] < lsd[worse]

@@ -43,7 +43,9 @@ def test_log_spectral_distance_of_a_gain_is_that_gain():
 
 
 def test_too_short():
-    with pytest.raises(ValueError, match="has 256 samples, but a window of 512 .* 257"):
+    with pytest.raises(
+        ValueError, match=r"has 256 samples, but a window of 512 .* 257"
+    ):
         log_spectral_distance(np.zeros(256), np.zeros(256))
     with pytest.raises(ValueError, match="has 1 samples, but a window of 32 needs"):
         mel_distance(np.zeros(1), np.zeros(1))
