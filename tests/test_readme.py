@@ -57,7 +57,9 @@ def test_the_scores_are_those_that_were_measured():
         assert cells[4] == f"{row['SI-SDR']:.1f}"
 
 
-@pytest.mark.parametrize("command", ["encode", "decode", "info", "peel", "models"])
+@pytest.mark.parametrize(
+    "command", ["encode", "decode", "info", "peel", "models", "evaluate", "report"]
+)
 def test_the_commands_exist(command):
     from typer.testing import CliRunner
 
