@@ -6,6 +6,7 @@ number that stands for no answer, is an error here.
 
 import functools
 import importlib
+import importlib.util
 import warnings
 from importlib import metadata
 from typing import Any
@@ -22,14 +23,12 @@ PACKAGES = {"pesq": "pesq", "pystoi": "pystoi", "visqol": "visqol-python"}
 
 
 def installed(module: str) -> str | None:
-    """Version of an optional package, or None.
+    """Version of an optional package, or None; does not import it.
 
     Args:
         module: `pesq`, `pystoi` or `visqol`.
     """
-    try:
-        importlib.import_module(module)
-    except ImportError:
+    if importlib.util.find_spec(module) is None:
         return None
     return metadata.version(PACKAGES[module])
 

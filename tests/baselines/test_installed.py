@@ -1,12 +1,17 @@
 """Real codecs, where they are installed."""
 
+from pathlib import Path
+
 import pytest
 
 from jaxcodec.baselines.amr_wb import MODES
 from jaxcodec.baselines.installed import BASELINES, SETTINGS, find_baseline
+from jaxcodec.baselines.system import RATE
+from jaxcodec.evaluate.clips import load_clip
 from jaxcodec.metrics.alignment import align
 from jaxcodec.metrics.host import mel_distance
-from tests.toys import voice
+
+SAMPLE = Path(__file__).parent.parent / "samples/speech.flac"
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -14,7 +19,7 @@ def test_a_real_codec_does_what_it_promises(name):
     codec = find_baseline(name)
     if codec is None:
         pytest.skip(f"{name} is not installed")
-    clip = voice(3.0)
+    clip = load_clip(SAMPLE)[: 3 * RATE]
     ends = [codec.settings[0], codec.settings[-1]]
     low, high = (trial.outcome for trial in codec.run([clip], ends))
     distances = []

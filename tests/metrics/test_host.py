@@ -25,8 +25,12 @@ def test_corner_cases(load_reference, corner_cases):
     for (name, target, estimate), (ratio, distance) in zip(
         pairs, expected, strict=True
     ):
+        # beyond 100 dB a ratio tells how the signals were rounded
         np.testing.assert_allclose(
-            si_sdr(target, estimate), ratio, atol=2e-3, err_msg=name
+            np.minimum(si_sdr(target, estimate), 100),
+            np.minimum(ratio, 100),
+            atol=2e-3,
+            err_msg=name,
         )
         np.testing.assert_allclose(
             mel_distance(target, estimate), distance, rtol=1e-4, atol=1e-6

@@ -1,10 +1,12 @@
 "use strict";
 const MOST_ROWS = 300;
 
-function compare(a, b) {
+/* Figures in the order of `way`, then texts in it: dashes stay at the end. */
+function compare(a, b, way) {
   const [x, y] = [Number.parseFloat(a), Number.parseFloat(b)];
-  if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || String(a).localeCompare(String(b));
-  return x - y;
+  const [isText, isOther] = [Number.isNaN(x), Number.isNaN(y)];
+  if (isText !== isOther) return isText - isOther;
+  return way * (isText ? String(a).localeCompare(String(b)) : x - y);
 }
 
 function sorting(head, sort) {
@@ -20,7 +22,7 @@ function sorting(head, sort) {
 
 document.querySelectorAll("table.sortable").forEach(table => sorting(table.tHead, (column, way) => {
   const rows = [...table.tBodies[0].rows];
-  rows.sort((a, b) => way * compare(a.cells[column].textContent, b.cells[column].textContent));
+  rows.sort((a, b) => compare(a.cells[column].textContent, b.cells[column].textContent, way));
   table.tBodies[0].append(...rows);
 }));
 
@@ -37,7 +39,7 @@ document.querySelectorAll("table.sortable").forEach(table => sorting(table.tHead
       element("tr", {}, ...line.map((value, i) => element("td", {className: typeof value === "number" ? "n" : ""}, value === null ? "–" : String(value))))));
   };
   filter.oninput = draw;
-  sorting(table.tHead, (column, way) => { lines.sort((a, b) => way * compare(a[column] ?? "", b[column] ?? "")); draw(); });
+  sorting(table.tHead, (column, way) => { lines.sort((a, b) => compare(a[column] ?? "", b[column] ?? "", way)); draw(); });
   draw();
 }
 document.body.dataset.ready = "yes";
