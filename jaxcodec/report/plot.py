@@ -217,4 +217,5 @@ def _nice(low: float, high: float) -> tuple[float, float, float]:
     spread = max(high - low, 1e-3)
     base = 10 ** math.floor(math.log10(spread / 5))
     step = next(k * base for k in (1, 2, 2.5, 5, 10) if k * base >= spread / 5)
-    return math.floor(low / step) * step, math.ceil(high / step) * step, step
+    bottom, top = math.floor(low / step) * step, math.ceil(high / step) * step
+    return bottom, max(top, bottom + step), step

@@ -85,7 +85,7 @@ def readme_table(evaluation: Evaluation, points: list[Point]) -> Table:
         [
             point.system,
             point.setting,
-            f"{point.kbps:.2f}",
+            _number(point.kbps),
             *(_mean(point, metric, with_interval=False) for metric in metrics),
         ]
         for point in points
