@@ -71,7 +71,7 @@ def decode_many(codec: Codec, coded: Sequence[Coded]) -> list[Float[np.ndarray, 
 
     def items() -> Iterator[tuple[Any, ...]]:
         for number, item in enumerate(coded):
-            pieces = code_chunks(item.codes, item.valid_streams)
+            pieces: Any = code_chunks(item.codes, item.valid_streams)
             for chunk in cut_codes(pieces, codec.config.max_streams, shape):
                 one = (1, shape.total)
                 streams = np.broadcast_to(chunk.num_streams, one)

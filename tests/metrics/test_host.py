@@ -22,7 +22,7 @@ def test_corner_cases(load_reference, corner_cases):
     names, targets, estimates = corner_cases
     expected = load_reference("parts")["loss/corner_values"]
     pairs = zip(names, np.asarray(targets), np.asarray(estimates), strict=True)
-    for (name, target, estimate), (ratio, distance) in zip(
+    for (name, target, estimate), (ratio, distance, _) in zip(
         pairs, expected, strict=True
     ):
         # beyond 100 dB a ratio tells how the signals were rounded
