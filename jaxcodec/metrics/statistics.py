@@ -46,8 +46,11 @@ def mean_interval(
             f"{array.size} values, {int((~np.isfinite(array)).sum())} of them not "
             "finite: expected at least one, all finite."
         )
-    draws = np.random.default_rng(0).integers(0, array.size, (resamples, array.size))
-    means = array[draws].mean(axis=1)
+    numbers = np.random.default_rng(0)
+    means = [
+        array[numbers.integers(0, array.size, array.size)].mean()
+        for _ in range(resamples)
+    ]
     tail = 50 * (1 - confidence)
     low, high = np.percentile(means, [tail, 100 - tail])
     return Interval(float(array.mean()), float(low), float(high), array.size)

@@ -355,6 +355,8 @@ def _mean(point: Point, metric: Metric, with_interval: bool = True) -> str:
 def _interval(interval: Interval | None, metric: Metric) -> str:
     if interval is None:
         return NONE
+    if interval.num_clips == 1:
+        return f"{interval.mean:.{metric.digits}f}"
     half = (interval.high - interval.low) / 2
     return f"{interval.mean:.{metric.digits}f} ± {half:.{metric.digits}f}"
 

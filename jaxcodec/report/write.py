@@ -28,7 +28,7 @@ FILES = {
     "summary.csv": "a line per codec and setting",
     "report.json": "both, and what they belong to",
 }
-IN_README = ("pesq_wb", "estoi", "mel")
+IN_FIGURE = ("pesq_wb", "estoi", "visqol", "mel", "si_sdr")  # the first three
 
 
 def report(
@@ -51,7 +51,8 @@ def report(
     points = summarise(evaluation)
     tables = all_tables(evaluation, points)
     styles = plot.style_of(list(evaluation.about["systems"]))
-    drawn = [m for m in evaluation.metrics if m.name in IN_README]
+    names = {metric.name for metric in evaluation.metrics}
+    drawn = [METRICS[name] for name in IN_FIGURE if name in names][:3]
     contents = {
         "report.html": page(
             evaluation, points, tables, styles, examples(evaluation, points), command

@@ -80,6 +80,14 @@ def test_what_cannot_be_judged_fails_with_a_reason(name, clip):
         assert len(failures[name]) > 10
 
 
+def test_stoi_of_too_little_speech_is_no_number(pair):
+    """The package answers 1e-5 with a warning."""
+    needs("pystoi")
+    target, estimate = (signal[8000:11_200] for signal in pair)
+    with pytest.raises(ValueError, match=r"STOI refused the clip: Not enough"):
+        perceptual.stoi(target, estimate)
+
+
 def test_missing_packages_are_named(monkeypatch):
     def missing(module):
         raise ImportError(module)
