@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from jaxcodec.commands.export import export
+from jaxcodec.commands.score import evaluate, report
 from jaxcodec.commands.train import restart_tuned, train
 from jaxcodec.jobs import (
     Sink,
@@ -334,6 +335,8 @@ def models(as_json: Json = False) -> None:
 
 app.command()(train)
 app.command()(export)
+app.command()(evaluate)
+app.command()(report)
 
 
 def parse_bitrate(text: str) -> float:

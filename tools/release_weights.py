@@ -9,6 +9,7 @@ users run, every bit rate from the bytes written. Needs the extras train and eva
 """
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -267,6 +268,9 @@ def main() -> None:
         README.write_text(head + marked + tail)
     out = {"step": step, "fingerprint": mark.hex(), "rows": rows}
     (args.out / "scores.json").write_text(json.dumps(out, indent=1) + "\n")
+    # tells an evaluation's table of ablations how the model was trained
+    settings = json.dumps(dataclasses.asdict(experiment), indent=1) + "\n"
+    (args.out / "experiment.json").write_text(settings)
 
 
 if __name__ == "__main__":
