@@ -23,7 +23,7 @@ def experiment() -> Experiment:
         schedule=Schedule(
             steps=60,
             pretrain_steps=20,
-            batch_size=4,
+            batch_size=2,
             clip_code_frames=25,
             learning_rate=1e-3,
             final_learning_rate=1e-4,

@@ -73,6 +73,7 @@ training, one voice each. Do not use it to imitate voices.
 def averaged_variables(experiment: Experiment, run: Path) -> tuple[dict, int]:
     """Averaged parameters of the newest checkpoint, and its step."""
     import jax
+    import jax.numpy as jnp
     from flax.traverse_util import unflatten_dict
 
     from jaxcodec.models.named import build
@@ -86,7 +87,7 @@ def averaged_variables(experiment: Experiment, run: Path) -> tuple[dict, int]:
     (average,) = [a for path, a in arrays.items() if path.endswith("/average")]
     silence = jax.ShapeDtypeStruct((1, experiment.model.clip_samples(4)), np.float32)
     shapes = jax.eval_shape(build(experiment.model).init, jax.random.key(0), silence)
-    variables = {"params": Layout.of(shapes["params"]).unravel(average)}
+    variables = {"params": Layout.of(shapes["params"]).unravel(jnp.asarray(average))}
     stats = {
         tuple(path.split("/")[1:]): array
         for path, array in arrays.items()

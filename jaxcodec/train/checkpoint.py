@@ -247,30 +247,27 @@ def load_arrays(
     handler = ocp.PyTreeCheckpointHandler()
     known: Any = handler.metadata(path).tree
     name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
-    leaves = jax.tree_util.tree_leaves_with_path(
-        known, is_leaf=lambda leaf: hasattr(leaf, "shape")
+
+    def wanted(keys: Any, leaf: Any) -> Any:
+        chosen = select(name(keys))
+        return np.zeros(leaf.shape, leaf.dtype) if chosen else ocp.PLACEHOLDER
+
+    item = jax.tree_util.tree_map_with_path(
+        wanted, known, is_leaf=lambda leaf: hasattr(leaf, "shape")
     )
-    wanted: dict[str, Any] = {}
-    for keys, leaf in leaves:
-        if select(name(keys)):
-            holder = wanted
-            for key in keys[:-1]:
-                holder = holder.setdefault(key.key, {})
-            holder[keys[-1].key] = np.zeros(leaf.shape, leaf.dtype)
-    if not wanted:
-        paths = [name(keys) for keys, _ in leaves]
-        raise ValueError(f"nothing was selected of {', '.join(paths[:5])}, ...")
+    if all(leaf is ocp.PLACEHOLDER for leaf in jax.tree.leaves(item)):
+        paths = [name(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(item)]
+        raise ValueError(f"nothing was selected of {', '.join(paths[:9])}, ...")
     restore_args = jax.tree.map(
-        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
+        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item
     )
     with ocp.Checkpointer(handler) as checkpointer:
         found = checkpointer.restore(
             path,
-            args=ocp.args.PyTreeRestore(
-                item=wanted, restore_args=restore_args, partial_restore=True
-            ),
+            args=ocp.args.PyTreeRestore(item=item, restore_args=restore_args),
         )
     return step, {
         name(keys): np.asarray(leaf)
         for keys, leaf in jax.tree_util.tree_leaves_with_path(found)
+        if leaf is not ocp.PLACEHOLDER
     }

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jaxcodec import cli, pretrained
+from jaxcodec.commands import export as commands
 from jaxcodec.export import bundle, precision, targets
 
 REPORT = {
@@ -67,5 +68,5 @@ def test_mistakes_end_in_one_line(exported):
 
 
 def test_the_command_offers_what_there_is():
-    assert {target.value for target in cli.Target} == set(targets.TARGETS)
-    assert [one.value for one in cli.Precision] == list(precision.PRECISIONS)
+    assert {target.value for target in commands.Target} == set(targets.TARGETS)
+    assert [one.value for one in commands.Precision] == list(precision.PRECISIONS)

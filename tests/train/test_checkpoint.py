@@ -6,6 +6,11 @@ import pytest
 from jaxcodec.train.checkpoint import Checkpoints, load_arrays
 from jaxcodec.train.step import TrainState
 
+# Orbax drops the reads that a refused restore had begun, and says so in warnings
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 
 def _state(step, scale=1.0):
     return TrainState(
@@ -57,9 +62,7 @@ def test_no_checkpoint_is_no_error_but_a_missing_step_is(saved, tmp_path):
         saved.restore(_shapes(_state(0)), step=1)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_another_model_is_refused(saved):
-    """Orbax drops the reads that it had begun, and says so in warnings."""
     other = _state(0).replace(params={"encoder": {"kernel": jnp.zeros((2, 4))}})
     with pytest.raises(ValueError, match=r"can be restored .*or of another model"):
         saved.restore(_shapes(other))
