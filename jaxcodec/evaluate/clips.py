@@ -107,11 +107,11 @@ def pick_examples(clips: Sequence[Clip], number: int) -> list[Clip]:
         fitting.sort(
             key=lambda clip: sum(len(s & {*clip.labels.values()}) for s in seen)
         )
-        chosen.append(fitting.pop(0 if clip_labels(fitting) else len(fitting) // 2))
+        chosen.append(fitting.pop(0 if _has_labels(fitting) else len(fitting) // 2))
     return sorted(chosen, key=lambda clip: clip.name)
 
 
-def clip_labels(clips: Sequence[Clip]) -> bool:
+def _has_labels(clips: Sequence[Clip]) -> bool:
     """Whether any of the clips has labels."""
     return any(clip.labels for clip in clips)
 

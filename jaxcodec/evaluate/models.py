@@ -50,10 +50,7 @@ class ModelSystem:
         for group in _groups(clips):
             try:
                 yield from self._run_group(group, clips, settings)
-            except ValueError as error:
-                if len(group) == 1:
-                    yield from (Trial(group[0], setting, error) for setting in settings)
-                    continue
+            except ValueError:  # of one clip, and the others are coded without it
                 for index in group:
                     yield from self._run_alone(index, clips, settings)
 
@@ -76,7 +73,7 @@ class ModelSystem:
 
         waveforms = [clips[index] for index in group]
         shares = np.array([len(waveform) for waveform in waveforms], float)
-        shares /= shares.sum()
+        shares /= max(shares.sum(), 1)
         begun = time.perf_counter()
         coded = encode_many(self._codec, waveforms, RATE)
         whole = [item.to_bytes() for item in coded]

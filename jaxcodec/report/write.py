@@ -94,7 +94,7 @@ def _readme(table: Table, command: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def flat_rows(evaluation: Evaluation) -> tuple[list[str], list[list[Any]]]:
+def _flat_rows(evaluation: Evaluation) -> tuple[list[str], list[list[Any]]]:
     """Rows as a rectangle: names of columns, and values."""
     labels = sorted({label for row in evaluation.rows for label in row["labels"]})
     names = [metric.name for metric in evaluation.metrics]
@@ -124,7 +124,7 @@ def flat_rows(evaluation: Evaluation) -> tuple[list[str], list[list[Any]]]:
 
 
 def _rows_csv(evaluation: Evaluation) -> str:
-    header, values = flat_rows(evaluation)
+    header, values = _flat_rows(evaluation)
     return _csv([header, *values])
 
 
