@@ -1,10 +1,9 @@
 """ESC-Base, published recipe: 9 kbit/s row, PESQ 4.00 (arXiv:2404.19441, figure).
 
 About 16 h for 250k steps on 4 RTX 4090 there; not trained here yet.
-    python -m experiments.esc_base --data DIR --out runs/esc_base
+    jaxcodec train experiments/esc_base.py --data DIR --out runs/esc_base
 """
 
-from experiments.train import main
 from jaxcodec.experiment import Experiment, Schedule
 from jaxcodec.models.named import NAMED
 
@@ -20,7 +19,3 @@ def experiment() -> Experiment:
             clip_code_frames=150,
         ),
     )
-
-
-if __name__ == "__main__":
-    main(experiment())

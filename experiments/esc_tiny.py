@@ -1,10 +1,9 @@
 """ESC-Tiny, 1.0 M parameters: the paper's recipe on one machine without accelerator.
 
 No row of the paper; see the model card for the measured scores.
-    python -m experiments.esc_tiny --data DIR --out runs/esc_tiny
+    jaxcodec train experiments/esc_tiny.py --data DIR --out runs/esc_tiny
 """
 
-from experiments.train import main
 from jaxcodec.experiment import Experiment, Objective, Schedule
 from jaxcodec.models.named import NAMED
 
@@ -15,7 +14,7 @@ def experiment() -> Experiment:
         model=NAMED["esc_tiny"],
         objective=Objective(stft=0.0, compressed=5.0, dft="fft"),
         schedule=Schedule(
-            steps=3_600,
+            steps=10_000,
             pretrain_steps=400,
             batch_size=4,
             clip_code_frames=50,
@@ -29,7 +28,3 @@ def experiment() -> Experiment:
             ema_decay=0.998,
         ),
     )
-
-
-if __name__ == "__main__":
-    main(experiment())

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from jaxcodec.commands.export import export
+from jaxcodec.commands.score import evaluate, report
+from jaxcodec.commands.train import restart_tuned, train
 from jaxcodec.jobs import (
     Sink,
     describe,
@@ -26,7 +29,7 @@ from jaxcodec.jobs import (
     streams_within,
     tell_failure,
 )
-from jaxcodec.terminal import Bar, misuse, reason, say, shown, table
+from jaxcodec.terminal import Bar, misuse, say, shown, table
 
 if TYPE_CHECKING:
     from jaxcodec.inference.files import Job
@@ -62,25 +65,6 @@ class Subtype(enum.StrEnum):
 
     PCM16 = "pcm16"
     FLOAT = "float"
-
-
-class Target(enum.StrEnum):
-    """Of an export."""
-
-    SAFETENSORS = "safetensors"
-    TORCH = "torch"
-    STABLEHLO = "stablehlo"
-    ONNX = "onnx"
-    TFLITE = "tflite"
-
-
-class Precision(enum.StrEnum):
-    """Of exported weights."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-    BF16 = "bf16"
-    INT8 = "int8"
 
 
 Inputs = Annotated[
@@ -349,63 +333,10 @@ def models(as_json: Json = False) -> None:
             print(f"{name}{default}: {record['sample_rate']} Hz, {offered} kbit/s")
 
 
-@app.command()
-def export(
-    target: Annotated[Target, typer.Option("--to", help="Format and runtime.")],
-    output: Annotated[
-        str, typer.Option("-o", "--out", metavar="DIR", help="Folder to make.")
-    ],
-    model: Model = None,
-    precision: Annotated[
-        Precision, typer.Option(help="Of the stored weights.")
-    ] = Precision.FP32,
-    num_streams: Annotated[
-        str, typer.Option(metavar="K", help="Streams that the encoder makes.")
-    ] = "all",
-    audio: Annotated[
-        str | None,
-        typer.Option(
-            "--check-audio", metavar="FILE", help="Speech to check the export with."
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier export.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Exports a model for another runtime, and checks it there on speech."""
-    from jaxcodec import pretrained, runtime
-
-    if num_streams != "all" and not num_streams.isdecimal():
-        misuse(f"--num-streams is {num_streams!r}: write a number or all.")
-    try:
-        folder = pretrained.find(model)
-        runtime.prepare()
-        from jaxcodec.export.bundle import export_model
-        from jaxcodec.export.weights import load_release
-
-        report = export_model(
-            load_release(folder),
-            target.value,
-            output,
-            precision=precision.value,
-            num_streams=None if num_streams == "all" else int(num_streams),
-            audio=audio,
-            overwrite=overwrite,
-        )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        say(f"error: {reason(error)}")
-        raise typer.Exit(1) from error
-    if as_json:
-        emit(report)
-        return
-    top = report["bitrates"][-1]
-    print(
-        f"{output}: {report['bytes']} bytes for {report['runtime']}; "
-        f"{report['flips']} of {report['codes']} codes differ, audio by at most "
-        f"{max(row['peak_error'] for row in report['bitrates']):.1e} of the peak; "
-        f"SI-SDR {top['si_sdr_exported']:.2f} dB (JAX {top['si_sdr_jax']:.2f})"
-    )
+app.command()(train)
+app.command()(export)
+app.command()(evaluate)
+app.command()(report)
 
 
 def parse_bitrate(text: str) -> float:
@@ -459,6 +390,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line and exits: 0 is well, 1 a failed file, 2 wrong usage."""
     # So that what a job scheduler ends leaves no temporary files either.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if arguments is None and sys.argv[1:2] == ["train"]:
+        restart_tuned()
     try:
         status = app(arguments, prog_name="jaxcodec", standalone_mode=False)
     except typer.Abort:

@@ -1,8 +1,9 @@
-"""A codec so small that its programs compile in seconds: ESC's shapes, no quality."""
+"""Models so small that their programs compile in seconds: shapes, no quality."""
 
 import jax
 import jax.numpy as jnp
 
+from jaxcodec.models.discriminators import DiscriminatorConfig
 from jaxcodec.models.esc import ESCConfig
 from jaxcodec.models.named import build
 
@@ -16,6 +17,14 @@ MICRO = ESCConfig(
     max_streams=3,
     codebook_size=16,
     codebook_dims=(4, 4, 4),
+)
+
+MICRO_DISCRIMINATORS = DiscriminatorConfig(
+    periods=(3,),
+    period_channels=(4, 6),
+    windows=(32,),
+    band_edges=(0, 0.4, 1),
+    band_channels=4,
 )
 
 

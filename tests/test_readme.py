@@ -58,7 +58,18 @@ def test_the_scores_are_those_that_were_measured():
 
 
 @pytest.mark.parametrize(
-    "command", ["encode", "decode", "info", "peel", "models", "export"]
+    "command",
+    [
+        "encode",
+        "decode",
+        "info",
+        "peel",
+        "models",
+        "train",
+        "export",
+        "evaluate",
+        "report",
+    ],
 )
 def test_the_commands_exist(command):
     from typer.testing import CliRunner

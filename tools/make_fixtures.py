@@ -137,6 +137,31 @@ def parts(source: Path) -> dict[str, np.ndarray]:
     return kept
 
 
+def discriminators(source: Path) -> dict[str, np.ndarray]:
+    """Recordings of the full-size discriminators; of feature maps what was sampled.
+
+    The maps' samples are of `b c t p` (periods) and `b c t f` (spectra), flattened.
+    """
+    data = np.load(source / "discriminator.npz")
+    kept = {name: data[name] for name in data.files if "/map" not in name}
+    # recorded as `b 1 n`
+    for name in ("real", "fake", "preprocess/in", "preprocess/out", "loss/grad_fake"):
+        kept[name] = kept[name][:, 0]
+    for name in [name for name in kept if name.endswith("/logits")]:
+        kept[name] = kept[name][:, 0]
+    maps = [name for name in data.files if "/map" in name and name.endswith("/shape")]
+    maps = [name.removesuffix("/shape") for name in maps]
+    kept["maps/names"] = np.array(maps)
+    for part in ("shape", "stats", "first16"):
+        kept[f"maps/{part}"] = np.stack([data[f"{name}/{part}"] for name in maps])
+    sampled = [data[f"{name}/stride997"] for name in maps]
+    kept["maps/stride997"] = np.concatenate(sampled)
+    kept["maps/num_sampled"] = np.array([len(values) for values in sampled])
+    shapes = json.loads((source / "meta.json").read_text())["discriminator"]["shapes"]
+    kept["state"] = listed(shapes)
+    return kept
+
+
 def published(source: Path) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
     """Names and shapes of all tensors of the published configs; totals, settings."""
     lists, totals = {}, {}
@@ -166,6 +191,7 @@ def main() -> None:
         made[stem] = base(source, stem)
     made["parts"] = parts(source)
     made["odd_cases"] = dict(np.load(source / "odd_cases.npz"))
+    made["discriminator"] = discriminators(source)
     made["published"], totals = published(source)
     for stem, arrays in made.items():
         np.savez_compressed(target / f"{stem}.npz", **arrays)

@@ -1,6 +1,6 @@
 """Makes a release from a training run: weights, probability tables, model card.
 
-    python -m tools.release_weights experiments.esc_tiny --run runs/esc_tiny \
+    python -m tools.release_weights experiments/esc_tiny.py --run runs/esc_tiny \
         --data DATA --out jaxcodec/weights/esc_tiny
 
 DATA holds `train`, `valid` and `test` folders of speech. Tables are counted on train
@@ -9,7 +9,7 @@ users run, every bit rate from the bytes written. Needs the extras train and eva
 """
 
 import argparse
-import importlib
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +18,9 @@ import numpy as np
 from rich.progress import track
 
 import jaxcodec
+from jaxcodec.commands.train import load_experiment
 from jaxcodec.data.audio_files import find_audio
-from jaxcodec.experiment import Experiment
+from jaxcodec.experiment import Experiment, override
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -32,7 +33,7 @@ An ESC codec for 16 kHz speech with {parameters:,} parameters: {streams} streams
 
 {step:,} steps of {batch} x {crop:.2f} s ({audio_hours:.1f} h of audio seen), the first
 {pretrain:,} with bypassed codebooks, on two shared CPU cores; settings in
-`experiments/{name}.py`. {architecture}
+`experiments/{name}.py`. {architecture}{note}
 
 ## Data
 
@@ -52,10 +53,11 @@ of the files, header included. Means over clips; PESQ refused {failed} clips.
 
 {table}
 
-Measured by `python -m tools.release_weights experiments.{name} ...`, which also wrote
-`scores.json`. STOI is between 0 and 1; *mel* is the mel distance of the paper (lower is
-better; like SI-SDR it is measured on the first whole multiple of 4 s of a clip, or its
-first 1.5 s); *utilisation* is the entropy of the codes over the bits they cost.
+Measured by `python -m tools.release_weights experiments/{name}.py ...`, which also
+wrote `scores.json`. STOI is between 0 and 1; *mel* is the mel distance of the paper
+(lower is better; like SI-SDR it is measured on the first whole multiple of 4 s of a
+clip, or its first 1.5 s); *utilisation* is the entropy of the codes over the bits they
+cost.
 
 The published ESC-Base scores PESQ 2.24, 2.98, 3.49, 3.72, 3.88 and 4.00 at 1.5 to 9
 kbit/s on its own test set, after 250 000 steps on four GPUs; this model saw {share} of
@@ -69,24 +71,30 @@ training, one voice each. Do not use it to imitate voices.
 
 
 def averaged_variables(experiment: Experiment, run: Path) -> tuple[dict, int]:
-    """Averaged parameters (or the newest, where no average is kept) and the step."""
+    """Averaged parameters of the newest checkpoint, and its step."""
     import jax
-    from jax.flatten_util import ravel_pytree
+    from flax.traverse_util import unflatten_dict
 
     from jaxcodec.models.named import build
-    from jaxcodec.train.checkpoint import Checkpoints
-    from jaxcodec.train.step import init_state, make_optimizer
+    from jaxcodec.optim.flat import Layout
+    from jaxcodec.train.checkpoint import load_arrays
 
-    codec, tx = build(experiment.model), make_optimizer(experiment)
-    state = Checkpoints(run / "checkpoints").restore(init_state(experiment, codec, tx))
-    params = state.params
-    if experiment.schedule.ema_decay:
-        _, unravel = ravel_pytree(params)
-        params = unravel(state.average)
-    variables = {"params": params}
-    if state.batch_stats:
-        variables["batch_stats"] = state.batch_stats
-    return jax.tree.map(np.asarray, variables), int(state.step)
+    def wanted(path: str) -> bool:
+        return path.startswith("batch_stats/") or path.endswith("/average")
+
+    step, arrays = load_arrays(run / "checkpoints", wanted)
+    (average,) = [a for path, a in arrays.items() if path.endswith("/average")]
+    silence = jax.ShapeDtypeStruct((1, experiment.model.clip_samples(4)), np.float32)
+    shapes = jax.eval_shape(build(experiment.model).init, jax.random.key(0), silence)
+    variables = {"params": Layout.of(shapes["params"]).unravel(average)}
+    stats = {
+        tuple(path.split("/")[1:]): array
+        for path, array in arrays.items()
+        if path.startswith("batch_stats/")
+    }
+    if stats:
+        variables["batch_stats"] = unflatten_dict(stats)
+    return jax.tree.map(np.asarray, variables), step
 
 
 def count_codes(folder: Path, files: Sequence[Path], limit: int) -> np.ndarray:
@@ -186,8 +194,9 @@ def card(
     step: int,
     mark: bytes,
     rows: list[dict[str, float]],
+    note: str = "",
 ) -> str:
-    """The model card."""
+    """The model card; `note` is a sentence about the training."""
     import jax
 
     plan, config = experiment.schedule, experiment.model
@@ -213,6 +222,7 @@ def card(
             if compressed
             else f"Channels {', '.join(map(str, config.channels))}."
         ),
+        note=note and f" {note}",
         clips=rows[0]["clips"],
         failed=rows[0]["PESQ failed"],
         table=table(rows),
@@ -222,12 +232,14 @@ def card(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("experiment", help="module, such as experiments.esc_tiny")
+    parser.add_argument("experiment", type=Path, help="such as experiments/esc_tiny.py")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=600, help="files for the tables")
     parser.add_argument("--every", type=int, default=1, help="score each so many files")
+    parser.add_argument("--note", default="", help="sentence for the card's training")
     parser.add_argument("--readme", action="store_true", help="update its table")
     args = parser.parse_args()
 
@@ -236,7 +248,7 @@ def main() -> None:
     from jaxcodec.export.weights import save_release
 
     runtime.prepare()
-    experiment: Experiment = importlib.import_module(args.experiment).experiment()
+    experiment = override(load_experiment(args.experiment), args.set)
     variables, step = averaged_variables(experiment, args.run)
     save_release(args.out, experiment.name, experiment.model, variables, None)
     seen = [p for split in ("train", "valid") for p in find_audio(args.data / split)]
@@ -246,7 +258,7 @@ def main() -> None:
     rows = score(args.out, find_audio(args.data / "test")[:: args.every])
     print(table(rows))
     (args.out / "MODEL_CARD.md").write_text(
-        card(experiment, variables, step, mark, rows)
+        card(experiment, variables, step, mark, rows, args.note)
     )
     if args.readme:
         text = README.read_text()
@@ -256,6 +268,9 @@ def main() -> None:
         README.write_text(head + marked + tail)
     out = {"step": step, "fingerprint": mark.hex(), "rows": rows}
     (args.out / "scores.json").write_text(json.dumps(out, indent=1) + "\n")
+    # tells an evaluation's table of ablations how the model was trained
+    settings = json.dumps(dataclasses.asdict(experiment), indent=1) + "\n"
+    (args.out / "experiment.json").write_text(settings)
 
 
 if __name__ == "__main__":

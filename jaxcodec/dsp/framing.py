@@ -64,18 +64,25 @@ def overlap_add(frames: Float[Array, "*b t size"], hop: int) -> Float[Array, "*b
     return functools.reduce(jnp.add, shifted).reshape(*batch, -1)
 
 
-def reflect_pad(waveform: Float[Array, "*b n"], pad: int) -> Float[Array, "*b m"]:
-    """Mirrors `pad` samples about the first and the last one.
+def reflect_pad(
+    waveform: Float[Array, "*b n"], head: int, tail: int | None = None
+) -> Float[Array, "*b m"]:
+    """Mirrors samples about the first and the last one.
+
+    Args:
+        waveform: in [-1, 1].
+        head, tail: samples to put before and behind; by default as many behind.
 
     Raises:
         ValueError: the waveform is not longer than the padding.
     """
-    num_samples = waveform.shape[-1]
-    if num_samples <= pad:
+    tail = head if tail is None else tail
+    longest, num_samples = max(head, tail), waveform.shape[-1]
+    if num_samples <= longest:
         raise ValueError(
             f"waveform has {num_samples} samples, but reflecting its edges takes more "
-            f"than {pad}: pad it with {pad + 1 - num_samples} zeros."
+            f"than {longest}: pad it with {longest + 1 - num_samples} zeros."
         )
-    head = jnp.flip(waveform[..., 1 : pad + 1], axis=-1)
-    tail = jnp.flip(waveform[..., num_samples - pad - 1 : num_samples - 1], axis=-1)
-    return jnp.concatenate([head, waveform, tail], axis=-1)
+    before = jnp.flip(waveform[..., 1 : head + 1], axis=-1)
+    after = jnp.flip(waveform[..., num_samples - tail - 1 : num_samples - 1], axis=-1)
+    return jnp.concatenate([before, waveform, after], axis=-1)

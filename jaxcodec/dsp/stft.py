@@ -12,7 +12,15 @@ import numpy as np
 from jaxcodec.arrays import Array, Float
 from jaxcodec.dsp.framing import frame, overlap_add, reflect_pad
 
-__all__ = ["compress", "expand", "hann", "istft", "stft", "synthesis_envelope"]
+__all__ = [
+    "compress",
+    "expand",
+    "hann",
+    "hop_stft",
+    "istft",
+    "stft",
+    "synthesis_envelope",
+]
 
 
 def hann(window: int) -> np.ndarray:
@@ -72,8 +80,37 @@ def stft(
     _check(n_fft, window, hop)
     # torch pads n_fft // 2, of which the window's own offset is never seen
     padded = reflect_pad(waveform, window // 2)
-    frames = frame(padded, window, hop)
-    bins = frames @ jnp.asarray(_analysis_basis(n_fft, window), waveform.dtype)
+    return _transform(frame(padded, window, hop), n_fft)
+
+
+def hop_stft(
+    waveform: Float[Array, "b n"], window: int, hop: int
+) -> Float[Array, "b f t 2"]:
+    """Complex spectrum with exactly one frame per hop, the last one begun or whole.
+
+    Frame `t` is centred on the middle of hop `t`, so that `ceil(n / hop)` frames see
+    every sample equally often; edges are reflected. Not normalised.
+
+    Args:
+        waveform: in [-1, 1]; a whole window is always long enough.
+        window: samples; also the FFT size.
+        hop: samples.
+
+    Raises:
+        ValueError: the sizes do not fit each other, or the waveform is too short.
+
+    Source: "match stride" of Kumar et al. 2023, arXiv:2306.06546.
+    """
+    _check(window, window, hop)
+    before = (window - hop) // 2
+    after = window - hop - before + -waveform.shape[-1] % hop
+    padded = reflect_pad(waveform, before, after)
+    return _transform(frame(padded, window, hop), window)
+
+
+def _transform(frames: Float[Array, "b t n"], n_fft: int) -> Float[Array, "b f t 2"]:
+    basis = _analysis_basis(n_fft, frames.shape[-1])
+    bins = frames @ jnp.asarray(basis, frames.dtype)
     bins = bins.reshape(*bins.shape[:-1], n_fft // 2 + 1, 2)
     return bins.transpose(0, 2, 1, 3)
 

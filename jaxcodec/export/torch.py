@@ -1,4 +1,5 @@
-"""Weights of the published PyTorch ESC, both ways, as one table of rules.
+"""Weights of the published PyTorch ESC, and of the discriminators it is trained
+against, both ways, as tables of rules.
 
 A rule says which tensors of the reference make up one of our parameters, and how. Every
 source tensor must be used exactly once and every parameter filled exactly once: what is
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from einops import rearrange
 from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxcodec.models.discriminators import DiscriminatorConfig
 
 __all__ = ["from_torch", "to_torch"]
 
@@ -41,11 +44,16 @@ def _split_groups(array: np.ndarray, axis: int, part: int, parts: int) -> np.nda
 
 
 SAME = _one(lambda a: a, lambda a: a)
-LINEAR = _one(lambda a: a.T, lambda a: a.T)
+REVERSED = _one(lambda a: a.T, lambda a: a.T)
+LINEAR = REVERSED
 CONV = _one(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))
 UP_CONV = _one(
     lambda a: a.transpose(2, 3, 0, 1)[::-1, ::-1],
     lambda a: a[::-1, ::-1].transpose(2, 3, 0, 1),
+)
+GAIN = Form(
+    lambda parts, shape: parts[0].reshape(shape),
+    lambda array, _i, _n: array.reshape(-1, 1, 1, 1),
 )
 CODEBOOKS = Form(
     lambda parts, shape: np.stack(parts).reshape(shape),
@@ -130,8 +138,49 @@ def _stage_rule(rest: str, up: bool, depth: int) -> tuple[str, Form] | None:
     return None
 
 
+def _discriminator_rule(
+    path: str, config: DiscriminatorConfig
+) -> tuple[list[str], Form] | None:
+    """Rule for a path inside the discriminators; those of the periods come first."""
+    found = re.fullmatch(
+        r"(period|spectrum)_(\d+)/(verdict|(?:band_(\d+)_)?conv_(\d+))/(\w+)", path
+    )
+    if not found:
+        return None
+    kind, head, place, band, index, leaf = found.groups()
+    # their spectra are time by frequency, ours frequency by time
+    direction = CONV if kind == "period" else REVERSED
+    forms = {
+        "direction": ("weight_v", direction),
+        "gain": ("weight_g", GAIN),
+        "bias": ("bias", SAME),
+    }
+    if leaf not in forms:
+        return None
+    name, form = forms[leaf]
+    number = int(head) + (len(config.periods) if kind == "spectrum" else 0)
+    if place == "verdict":
+        inner = "conv_post"
+    else:
+        inner = f"convs.{index}.0" if band is None else f"band_convs.{band}.{index}.0"
+    return [f"discriminators.{number}.{inner}.{name}"], form
+
+
 def _rule(path: str, config: Any) -> tuple[list[str], Form]:
     """Names of the tensors that make up one parameter, and how."""
+    if isinstance(config, DiscriminatorConfig):
+        rule = _discriminator_rule(path, config)
+    else:
+        rule = _codec_rule(path, config)
+    if rule is None:
+        raise ValueError(
+            f"no rule for parameter {path}: export/torch.py must learn it."
+        )
+    return rule
+
+
+def _codec_rule(path: str, config: Any) -> tuple[list[str], Form] | None:
+    """Rule for a path inside a codec."""
     groups, streams = range(config.num_groups), range(config.max_streams)
     side, _, rest = path.partition("/")
     if side in ("encoder", "decoder"):
@@ -170,7 +219,7 @@ def _rule(path: str, config: Any) -> tuple[list[str], Form]:
             for s in streams
         ]
         return names, RESIDUAL_CODEBOOKS
-    raise ValueError(f"no rule for parameter {path}: export/torch.py must learn it.")
+    return None
 
 
 def _entries(variables: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:

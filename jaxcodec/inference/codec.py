@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcodec.arrays import Float, Int, Shaped
+from jaxcodec.arrays import Array, Float, Int, Shaped
 from jaxcodec.bitstream import (
     ContainerError,
     Header,
@@ -22,7 +22,7 @@ from jaxcodec.models.named import build
 from jaxcodec.models.pyramid import PyramidConfig
 from jaxcodec.modules.policy import Policy
 
-__all__ = ["Codec"]
+__all__ = ["Codec", "batches"]
 
 CHUNK_CODES = 256  # code frames: 5.12 s at 50 per second
 
@@ -237,7 +237,7 @@ class Codec:
         shape = self.encoder_chunking
         core = slice(shape.before, shape.before + shape.core)
         empty = True
-        for rows in _batches(
+        for rows in batches(
             (
                 (
                     c.waveform,
@@ -247,9 +247,7 @@ class Codec:
                 for c in chunks
             ),
             self.batch_size,
-            lambda waveform, present: self._encode(
-                self._variables, waveform, codes_present=present
-            ),
+            self.encode_rows,
         ):
             empty = False
             codes, num_codes = rows
@@ -280,7 +278,7 @@ class Codec:
         def audio() -> Iterator[np.ndarray]:
             pieces = cut_codes(chunks, self.config.max_streams, shape)
             start = shape.before * stride
-            for waveform, num_codes in _batches(
+            for waveform, num_codes in batches(
                 (
                     (
                         c.codes,
@@ -291,9 +289,7 @@ class Codec:
                     for c in pieces
                 ),
                 self.batch_size,
-                lambda codes, streams, present: self._decode(
-                    self._variables, codes, streams, present
-                ),
+                self.decode_rows,
             ):
                 yield waveform[:, start : start + num_codes * stride].T
 
@@ -310,6 +306,14 @@ class Codec:
             surplus=2 * stride,
         )
 
+    def encode_rows(self, waveform: Any, present: Any) -> Array:
+        """Runs the encoder's program on chunks, see `chunked.cut_audio`."""
+        return self._encode(self._variables, waveform, codes_present=present)
+
+    def decode_rows(self, codes: Any, num_streams: Any, present: Any) -> Array:
+        """Runs the decoder's program on chunks, see `chunked.cut_codes`."""
+        return self._decode(self._variables, codes, num_streams, present)
+
     def _num_streams(self, bitrate: float | None, num_streams: int | None) -> int:
         if bitrate is not None and num_streams is not None:
             raise ValueError(
@@ -324,20 +328,20 @@ class Codec:
         return self.config.max_streams
 
 
-def _batches(
+def batches(
     items: Iterable[tuple[Any, ...]], batch_size: int, run: Callable[..., Any]
-) -> Iterator[tuple[np.ndarray, int]]:
+) -> Iterator[tuple[np.ndarray, Any]]:
     """Runs items through a program of `batch_size` rows, and gives them back in order.
 
     Args:
-        items: arrays with rows (channels) first, and a number to pass along.
+        items: arrays with rows (channels) first, and something to pass along.
         batch_size: rows per call; missing rows are zeros.
         run: the program.
     """
     waiting: list[tuple[Any, ...]] = []
     rows = 0
 
-    def flush() -> Iterator[tuple[np.ndarray, int]]:
+    def flush() -> Iterator[tuple[np.ndarray, Any]]:
         columns = [
             np.concatenate(part) for part in list(zip(*waiting, strict=True))[:-1]
         ]

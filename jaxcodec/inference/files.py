@@ -12,6 +12,7 @@ from typing import Any
 from jaxcodec.bitstream.header import MAX_HEADER_SIZE, Header
 from jaxcodec.bitstream.source import Readable, Source
 from jaxcodec.bitstream.writer import Writable
+from jaxcodec.data.audio_files import SUFFIXES
 
 __all__ = [
     "PIPE",
@@ -26,8 +27,6 @@ __all__ = [
     "peek_header",
 ]
 
-# those of data.audio_files, which imports JAX; info and peel must not
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 PIPE = "-"
 _part_numbers = itertools.count()
 

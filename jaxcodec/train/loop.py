@@ -1,186 +1,245 @@
-"""The loop around the step: phases' borders, checkpoints, logs, and resuming."""
+"""The loop around the step: phases' borders, evaluation, checkpoints, and resuming."""
 
+import contextlib
 import dataclasses
-import json
 import logging
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
-from jaxcodec.data.audio_files import Crops
-from jaxcodec.experiment import Experiment
-from jaxcodec.models.esc import ESCConfig
-from jaxcodec.models.named import build
-from jaxcodec.modules.policy import Policy
-from jaxcodec.quantizers.kmeans import kmeans, revive
+from jaxcodec import parallel
+from jaxcodec.arrays import Array, Float
+from jaxcodec.experiment import Experiment, differences, flattened
+from jaxcodec.train.adversarial import Adversary
 from jaxcodec.train.checkpoint import Checkpoints
-from jaxcodec.train.start import linear_start
-from jaxcodec.train.step import (
-    TrainState,
-    init_state,
-    make_optimizer,
-    make_train_step,
-)
+from jaxcodec.train.programs import Batches, Programs
+from jaxcodec.train.step import TrainState
 
-__all__ = ["start_codebooks", "train"]
+__all__ = ["Evaluation", "Options", "Watcher", "train"]
 
 log = logging.getLogger(__name__)
 
 MOST_SKIPPED = 20  # non-finite steps in a row that end a run
+AHEAD = 2  # steps that the host may be ahead of the devices
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What validation found."""
+
+    scalars: dict[str, float]
+    audio: dict[str, Float[np.ndarray, "n"]] = dataclasses.field(default_factory=dict)
+    sample_rate: int = 16_000  # of the audio, Hz
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """Told of what happens; in the main process only."""
+
+    def begin(self, step: int) -> None:
+        """The run begins, or goes on, after `step` steps."""
+
+    def logged(self, step: int, values: dict[str, float]) -> None: ...
+
+    def evaluated(self, step: int, found: Evaluation, state: TrainState) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a run is looked after; none of it changes what is trained."""
+
+    save_every: int = 500
+    log_every: int = 50
+    evaluate_every: int = 0  # 0: never
+    keep: int = 2  # newest checkpoints
+    best: str | None = None  # metric whose best checkpoint is kept, too
+    seconds: float | None = None  # stop after so long and save
+    accept_changes: bool = False  # resume although settings have changed
 
 
 def train(
     experiment: Experiment,
-    crops: Crops,
+    batches: Batches,
     out: str | Path,
-    save_every: int = 500,
-    log_every: int = 50,
-    seconds: float | None = None,
-    report: Callable[[int, dict[str, float]], None] | None = None,
+    *,
+    options: Options | None = None,
+    mesh: Mesh | None = None,
+    adversary: Adversary | None = None,
+    evaluate: Callable[[TrainState], Evaluation] | None = None,
+    watchers: Sequence[Watcher] = (),
+    stop: Callable[[], bool] = lambda: False,
+    programs: Programs | None = None,
 ) -> TrainState:
-    """Trains until the schedule ends, or for so many seconds, and saves.
+    """Trains until the schedule ends, and saves.
 
     A folder that holds checkpoints is gone on with; the same command gives the same
-    result whether it was interrupted or not.
+    result whether it was interrupted or not, on any number of devices but for rounding.
 
     Args:
         experiment: what to train.
-        crops: where batches come from.
-        out: folder for checkpoints and `log.jsonl`.
-        save_every, log_every: steps.
-        seconds: stop after so long and save; None runs to the end.
-        report: is told step and metrics at every logged step.
+        batches: where waveforms come from.
+        out: folder for checkpoints.
+        options: how the run is looked after.
+        mesh: devices to use; all if None.
+        adversary: trained losses, from the end of pretraining on.
+        evaluate: validation, every `options.evaluate_every` steps and at the end.
+        watchers: told of what happens.
+        stop: asked after every step; True saves and returns.
+        programs: compiled before, for the same experiment, mesh and adversary.
 
     Raises:
         FloatingPointError: gradients were not finite for many steps in a row.
+        ValueError: the folder's run has other settings, or cannot be restored.
     """
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    options = options or Options()
     plan = experiment.schedule
-    codec = build(
-        experiment.model,
-        Policy(window_tile=experiment.window_tile, remat=experiment.remat),
+    run = programs or Programs(experiment, mesh or parallel.data_mesh(), adversary)
+    checkpoints = Checkpoints(
+        Path(out) / "checkpoints", options.keep, options.best if evaluate else None
     )
-    tx = make_optimizer(experiment)
-    step_fn = jax.jit(make_train_step(experiment, codec, tx), donate_argnums=0)
+    settings = flattened(experiment)
+    state = _resume(run, checkpoints, batches, settings, options.accept_changes)
+    if state is None:
+        state = run.start(batches)
+    first = int(state.step)
+    watchers = watchers if parallel.is_main() else ()
+    for watcher in watchers:
+        watcher.begin(first)
 
-    def latents(state: TrainState, waveform: jax.Array) -> tuple[jax.Array, ...]:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        made: Any = codec.apply(variables, waveform)
-        return made.latents
-
-    latents_fn = jax.jit(latents)
-    checkpoints = Checkpoints(out / "checkpoints")
-    state = checkpoints.restore(init_state(experiment, codec, tx))
-    if plan.linear_start and not int(state.step):
-        assert isinstance(experiment.model, ESCConfig)
-        many = dataclasses.replace(crops, batch_size=plan.linear_start)
-        # a batch that training itself never draws
-        params = linear_start(state.params, experiment.model, many.batch(2**31 - 1))
-        params = jax.tree.map(jnp.asarray, params)
-        state = state.replace(params=params, average=ravel_pytree(params)[0])
     begun = time.monotonic()
-    last = time.monotonic(), int(state.step)
-    for step in range(int(state.step), plan.steps):
+    clock = _Clock(first)
+    in_flight: deque[Array] = deque()
+    for step in range(first, plan.steps):
         if step == plan.pretrain_steps and plan.kmeans_batches:
-            state = start_codebooks(state, crops, plan.kmeans_batches, latents_fn)
-        state, metrics = step_fn(state, crops.batch(step))
+            state = run.start_codebooks(state, batches)
+        with clock.waiting():
+            waveform = parallel.global_batch(next(batches).waveform, run.mesh)
+        state, metrics = run.step(state, waveform)
         done = step + 1
         quantizing = done > plan.pretrain_steps
         if plan.revive_every and quantizing and done % plan.revive_every == 0:
-            state = _revive(state, crops.batch(step), latents_fn, plan.revive_threshold)
-        if done % log_every == 0 or done == plan.steps:
+            state = run.revive(state, waveform)
+        in_flight.append(metrics["loss"])
+        if len(in_flight) > AHEAD:
+            in_flight.popleft().block_until_ready()
+
+        at_end = done == plan.steps
+        if done % options.log_every == 0 or at_end:
             values = {name: float(value) for name, value in metrics.items()}
-            now = time.monotonic()
-            values["seconds_per_step"] = (now - last[0]) / (done - last[1])
+            values |= clock.read(done, run.audio_seconds(waveform))
             values["usage_entropy_bits"] = _usage_entropy(state)
-            last = now, done
-            with (out / "log.jsonl").open("a") as file:
-                file.write(json.dumps({"step": done, **values}) + "\n")
-            if report:
-                report(done, values)
-            if values["skipped_in_a_row"] >= MOST_SKIPPED:
-                raise FloatingPointError(
-                    f"gradients were not finite in {MOST_SKIPPED} steps in a row, to "
-                    f"step {done}: lower the learning rate; the last good state is in "
-                    f"{checkpoints.folder}."
-                )
-        over = seconds is not None and time.monotonic() - begun > seconds
-        if done % save_every == 0 or done == plan.steps or over:
-            checkpoints.save(state)
+            for watcher in watchers:
+                watcher.logged(done, values)
+            _check_sanity(done, values, checkpoints)
+        found = None
+        if evaluate and _is_due(done, options.evaluate_every, at_end):
+            found = evaluate(state)
+            for watcher in watchers:
+                watcher.evaluated(done, found, state)
+        spent = time.monotonic() - begun
+        late = options.seconds is not None and spent > options.seconds
+        over = _is_over(stop() or late, done, options.log_every)
+        if over or found or _is_due(done, options.save_every, at_end):
+            about = {"settings": settings, "data": batches.state()}
+            checkpoints.save(state, about, found.scalars if found else None)
         if over:
-            log.info("time is up at step %d of %d", done, plan.steps)
+            log.info("stopped and saved at step %d of %d", done, plan.steps)
             break
-    checkpoints.wait()
+    checkpoints.close()
     return state
 
 
-def _codebook(params, stream: int):
-    """Where stream `stream` keeps its codebook: its holder and the array."""
-    if "quantizer" in params:
-        return params["quantizer"], params["quantizer"]["codebook"][stream]
-    holder = params[f"quantizer_{stream}"]
-    return holder, holder["codebook"]
+def _is_over(wanted: bool, done: int, every: int) -> bool:
+    """Whether to stop; the same answer in all processes.
 
-
-def _with_codebook(params, stream: int, codebook):
-    if "quantizer" in params:
-        stacked = params["quantizer"]["codebook"].at[stream].set(codebook)
-        return {**params, "quantizer": {**params["quantizer"], "codebook": stacked}}
-    name = f"quantizer_{stream}"
-    return {**params, name: {**params[name], "codebook": codebook}}
-
-
-def start_codebooks(
-    state: TrainState, crops: Crops, num_batches: int, latents_fn
-) -> TrainState:
-    """Starts every codebook from data by k-means, coarse to fine.
-
-    A stream's residuals depend on the codebooks before it, so the streams are started
-    one after the other.
-
-    Args:
-        state: after pretraining.
-        crops: where the data comes from; batches that training itself never draws.
-        num_batches: per stream.
-        latents_fn: `(state, waveform) -> latents` of every stream.
+    The first process's wish is asked for at logged steps; a platform that is about to
+    take a machine away is heard at every step.
     """
-    params = state.params
-    key = jax.random.fold_in(state.key, 2**31 - 1)
-    for stream in range(state.usage.shape[0]):
-        parts = [
-            latents_fn(state.replace(params=params), crops.batch(2**31 + i))[stream]
-            for i in range(num_batches)
-        ]
-        points = jnp.concatenate(parts).transpose(1, 0, 2, 3)  # b g n d -> g b n d
-        points = points.reshape(points.shape[0], -1, points.shape[-1])
-        _, old = _codebook(params, stream)
-        fresh = jax.jit(kmeans, static_argnums=2)(
-            jax.random.fold_in(key, stream), points, old.shape[-2]
-        )
-        params = _with_codebook(params, stream, fresh)
-    return state.replace(params=params, average=ravel_pytree(params)[0])
+    if jax.process_count() == 1:
+        return wanted
+    if multihost_utils.reached_preemption_sync_point(done):
+        return True
+    return done % every == 0 and bool(
+        multihost_utils.broadcast_one_to_all(np.asarray(wanted))
+    )
 
 
-def _revive(state: TrainState, waveform, latents_fn, threshold: float) -> TrainState:
-    latents = latents_fn(state, waveform)
-    params, usage = state.params, state.usage
-    key = jax.random.fold_in(state.key, state.step)
-    for stream, part in enumerate(latents):
-        points = part.transpose(1, 0, 2, 3).reshape(part.shape[1], -1, part.shape[-1])
-        _, old = _codebook(params, stream)
-        fresh, mended = jax.jit(revive, static_argnums=4)(
-            jax.random.fold_in(key, stream), old, usage[stream], points, threshold
+def _is_due(done: int, every: int, at_end: bool) -> bool:
+    return every > 0 and (done % every == 0 or at_end)
+
+
+def _check_sanity(
+    done: int, values: dict[str, float], checkpoints: Checkpoints
+) -> None:
+    if values["skipped_in_a_row"] >= MOST_SKIPPED:
+        checkpoints.close()
+        raise FloatingPointError(
+            f"loss or gradients were not finite in {MOST_SKIPPED} steps in a row, to "
+            f"step {done}: lower the learning rate; the last saved states are in "
+            f"{checkpoints.folder}."
         )
-        params = _with_codebook(params, stream, fresh)
-        usage = usage.at[stream].set(mended)
-    return state.replace(params=params, usage=usage)
+
+
+def _resume(
+    run: Programs,
+    checkpoints: Checkpoints,
+    batches: Batches,
+    settings: dict[str, Any],
+    accept_changes: bool,
+) -> TrainState | None:
+    """The newest saved state, with the data at its place; None: start anew."""
+    if not checkpoints.steps:
+        return None
+    saved = checkpoints.newest_about().get("settings", settings)
+    changed = differences(saved, settings)
+    if changed and not accept_changes:
+        listed = "; ".join(f"{n} was {a!r}, now {b!r}" for n, (a, b) in changed.items())
+        raise ValueError(
+            f"{checkpoints.folder.parent} holds a run with other settings: {listed}. "
+            "Name another folder, restore the settings, or accept the changes."
+        )
+    restored = checkpoints.restore(run.shapes)
+    if restored is None:
+        return None
+    step = int(restored.state.step)
+    checkpoints.set_aside_after(step)
+    batches.restore(restored.about["data"])
+    log.info("going on after step %d", step)
+    return restored.state
+
+
+class _Clock:
+    """Speed between two readings."""
+
+    def __init__(self, step: int):
+        self._step, self._time = step, time.perf_counter()
+        self._waited = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around what waits for input."""
+        begun = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - begun
+
+    def read(self, step: int, audio_seconds: float) -> dict[str, float]:
+        """Speed since the last reading, and the share of time without input."""
+        now = time.perf_counter()
+        spent, steps = now - self._time, step - self._step
+        values = {
+            "seconds_per_step": spent / steps,
+            "audio_seconds_per_second": audio_seconds * steps / spent,
+            "input_wait_percent": 100 * self._waited / spent,
+        }
+        self._step, self._time, self._waited = step, now, 0.0
+        return values
 
 
 def _usage_entropy(state: TrainState) -> float:

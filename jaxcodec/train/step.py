@@ -1,13 +1,15 @@
 """One training step: pure, the same program in every phase."""
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 
-from jaxcodec.arrays import Array, Float, Int, Key, PyTree
+from jaxcodec.arrays import Array, Bool, Float, Int, Key, PyTree
 from jaxcodec.experiment import Experiment
 from jaxcodec.losses.reconstruction import (
     compressed_loss,
@@ -15,29 +17,64 @@ from jaxcodec.losses.reconstruction import (
     power_law_loss,
 )
 from jaxcodec.models.codec import CodecConfig, CodecOutput
-from jaxcodec.optim.phases import restart_at, skip_non_finite
+from jaxcodec.modules.policy import Policy
+from jaxcodec.optim.averaging import average_parameters, averaged
+from jaxcodec.optim.flat import Layout, flat
+from jaxcodec.optim.guard import skip_non_finite
+from jaxcodec.optim.phases import hold_until, restart_at
+from jaxcodec.train.adversarial import Adversary
 
-__all__ = ["TrainState", "init_state", "make_optimizer", "make_train_step"]
+__all__ = [
+    "TrainState",
+    "average_of",
+    "draw_streams",
+    "init_state",
+    "make_optimizer",
+    "make_train_step",
+    "policy_of",
+]
 
 USAGE_DECAY = 0.99  # per step, of the running code usage
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Everything that a run needs to go on."""
+    """Everything that a run needs to go on, but for its place in the data.
 
-    step: Int[Array, ""]
+    Its fields also hold the shapes and the shardings of these arrays.
+    """
+
+    step: PyTree  # int32, a scalar
     params: PyTree
     batch_stats: PyTree
-    opt_state: PyTree
-    average: Float[Array, "p"]  # moving average of the parameters, raveled
-    usage: Float[Array, "s g k"]  # running share of each codeword
-    key: Key[Array, ""]
+    opt_state: PyTree  # holds the average of the parameters, too
+    usage: PyTree  # float32 `s g k`, running share of each codeword
+    adversary: PyTree  # AdversaryState; empty without one
+    key: PyTree  # a PRNG key
 
 
-def make_optimizer(experiment: Experiment) -> optax.GradientTransformation:
-    """Clipping and AdamW, started afresh when quantization begins."""
+def policy_of(experiment: Experiment) -> Policy:
+    """How the experiment executes its model."""
+    return Policy(
+        compute_dtype=experiment.precision,
+        window_tile=experiment.window_tile,
+        remat=experiment.remat,
+    )
+
+
+def make_optimizer(
+    experiment: Experiment, whole: Callable[[Array], Array] = lambda vector: vector
+) -> optax.GradientTransformationExtraArgs:
+    """Clipping and AdamW, started afresh when quantization begins.
+
+    Codebooks are held until then, and the average of the parameters begins.
+
+    Args:
+        experiment: its schedule.
+        whole: see `optim.flat.flat`.
+    """
     plan = experiment.schedule
-    last = plan.steps - plan.pretrain_steps
+    pretraining = plan.pretrain_steps // plan.accumulate  # in updates
+    last = (plan.steps - plan.pretrain_steps) // plan.accumulate
     rate = optax.warmup_cosine_decay_schedule(
         plan.learning_rate / max(plan.warmup_steps, 1),
         plan.learning_rate,
@@ -45,34 +82,55 @@ def make_optimizer(experiment: Experiment) -> optax.GradientTransformation:
         max(last, plan.warmup_steps + 1),
         plan.final_learning_rate,
     )
-    inner = optax.adamw(rate, b1=0.9, b2=0.99, weight_decay=plan.weight_decay)
-    chain = optax.chain(optax.clip_by_global_norm(plan.clip_norm), inner)
-    # one long vector: a few hundred small updates take XLA minutes to compile
-    return optax.flatten(skip_non_finite(restart_at(chain, plan.pretrain_steps)))
+    inner = optax.chain(
+        optax.clip_by_global_norm(plan.clip_norm),
+        optax.adamw(rate, b1=0.9, b2=0.99, weight_decay=plan.weight_decay),
+    )
+
+    def make(layout: Layout) -> optax.GradientTransformationExtraArgs:
+        def codebooks(_: PyTree) -> Bool[Array, "p"]:
+            return layout.mask(lambda path: path.endswith("codebook"))
+
+        tx: Any = optax.chain(
+            restart_at(inner, pretraining),
+            hold_until(pretraining, codebooks),
+            average_parameters(plan.ema_decay, pretraining),
+        )
+        if plan.accumulate > 1:
+            tx = optax.MultiSteps(tx, plan.accumulate).gradient_transformation()
+        return skip_non_finite(tx)
+
+    return flat(make, whole=whole)
+
+
+def average_of(state: TrainState) -> PyTree:
+    """The averaged parameters: what is evaluated and released."""
+    return Layout.of(state.params).unravel(averaged(state.opt_state))
 
 
 def init_state(
-    experiment: Experiment, codec: nn.Module, tx: optax.GradientTransformation
+    experiment: Experiment,
+    codec: nn.Module,
+    tx: optax.GradientTransformation,
+    adversary: Adversary | None = None,
 ) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step; to be jitted, with the shardings wanted."""
     key = jax.random.key(experiment.seed)
     config = experiment.model
     silence = jnp.zeros((1, config.clip_samples(4 * config.frames_per_code)))
-
-    @jax.jit
-    def make(init_key: Key[Array, ""]) -> tuple[PyTree, PyTree]:
-        variables = codec.init(init_key, silence)
-        return variables["params"], variables.get("batch_stats", {})
-
-    params, batch_stats = make(jax.random.fold_in(key, 0))
+    variables = codec.init(jax.random.fold_in(key, 0), silence)
+    params = variables["params"]
     shape = (config.max_streams, config.num_groups, config.codebook_size)
+    rival: PyTree = {}
+    if adversary:
+        rival = adversary.init(jax.random.fold_in(key, 2))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        batch_stats=batch_stats,
-        opt_state=jax.jit(tx.init)(params),
-        average=ravel_pytree(params)[0],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=tx.init(params),
         usage=jnp.full(shape, 1 / config.codebook_size, jnp.float32),
+        adversary=rival,
         key=jax.random.fold_in(key, 1),
     )
 
@@ -89,7 +147,10 @@ def draw_streams(
 
 
 def make_train_step(
-    experiment: Experiment, codec: nn.Module, tx: optax.GradientTransformation
+    experiment: Experiment,
+    codec: nn.Module,
+    tx: optax.GradientTransformationExtraArgs,
+    adversary: Adversary | None = None,
 ):
     """Returns a pure `(state, waveform) -> (state, metrics)`; jit it outside.
 
@@ -131,31 +192,35 @@ def make_train_step(
             }
             means = {name: jnp.mean(loss) for name, loss in losses.items()}
             total = sum(getattr(weights, name) * mean for name, mean in means.items())
-            return total, (means, made, updated.get("batch_stats", {}))
+            rival = state.adversary
+            if adversary:
+                rival, loss, found = adversary.play(
+                    rival, target, made.waveform, ~pretraining
+                )
+                total, means = total + loss, means | found
+            return total, (means, made, updated.get("batch_stats", {}), rival)
 
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (total, (metrics, made, batch_stats)), grads = grad_fn(state.params)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        (total, (metrics, made, batch_stats, rival)), grads = grad_fn(state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, loss=total)
         finite = opt_state.in_a_row == 0
-        keep = jnp.where(finite, plan.ema_decay, 1.0)
-        keep = jnp.where(state.step <= plan.pretrain_steps, 0.0, keep)
-        average = keep * state.average + (1 - keep) * ravel_pytree(params)[0]
-        batch_stats = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), batch_stats, state.batch_stats
+        batch_stats, usage, rival = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (batch_stats, _updated_usage(state.usage, made), rival),
+            (state.batch_stats, state.usage, state.adversary),
         )
         state = state.replace(
             step=state.step + 1,
-            params=params,
+            params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,
             opt_state=opt_state,
-            average=average,
-            usage=_updated_usage(state.usage, made),
+            usage=usage,
+            adversary=rival,
         )
         metrics = {
             "loss": total,
             **metrics,
-            "gradient_norm": optax.global_norm(grads),
+            "gradient_norm": optax.tree.norm(grads),
             "skipped": opt_state.skipped,
             "skipped_in_a_row": opt_state.in_a_row,
         }

@@ -30,11 +30,12 @@ def test_overlap_add_is_the_transpose_of_frame():
     )
 
 
-def test_reflect_pad_is_that_of_numpy():
+@pytest.mark.parametrize("sides", [(8,), (3, 8), (0, 5), (4, 0)])
+def test_reflect_pad_is_that_of_numpy(sides):
     waveform = np.random.default_rng(0).normal(size=(2, 9)).astype(np.float32)
     np.testing.assert_array_equal(
-        reflect_pad(jnp.asarray(waveform), 8),
-        np.pad(waveform, ((0, 0), (8, 8)), mode="reflect"),
+        reflect_pad(jnp.asarray(waveform), *sides),
+        np.pad(waveform, ((0, 0), (sides[0], sides[-1])), mode="reflect"),
     )
 
 
@@ -46,3 +47,5 @@ def test_errors():
         frame(waveform, 8, 4)
     with pytest.raises(ValueError, match=r"6 samples, .* than 6: pad it with 1 zeros"):
         reflect_pad(waveform, 6)
+    with pytest.raises(ValueError, match=r"6 samples, .* than 7: pad it with 2 zeros"):
+        reflect_pad(waveform, 1, 7)

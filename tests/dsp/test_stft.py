@@ -9,6 +9,7 @@ from jaxcodec.dsp.stft import (
     compress,
     expand,
     hann,
+    hop_stft,
     istft,
     stft,
     synthesis_envelope,
@@ -129,3 +130,23 @@ def test_compression_has_a_gradient_at_silence():
         return compress(x, 0.5).sum() + expand(x, 0.5).sum()
 
     assert np.isfinite(jax.grad(total)(jnp.zeros((3, 2)))).all()
+
+
+@pytest.mark.parametrize("length", [32, 33, 47, 96])
+def test_one_frame_per_hop(length, close):
+    waveform, window, hop = noise(2, length), 32, 8
+    spectrum = hop_stft(waveform, window, hop)
+    assert spectrum.shape == (2, 17, -(-length // hop), 2)
+    padded = np.pad(waveform, ((0, 0), (12, 12 + -length % hop)), mode="reflect")
+    cut = np.lib.stride_tricks.sliding_window_view(padded, window, axis=-1)[:, ::hop]
+    bins = np.fft.rfft(cut * hann(window)).transpose(0, 2, 1)
+    close(spectrum, np.stack([bins.real, bins.imag], axis=-1), TIGHT)
+
+
+def test_one_frame_per_hop_needs_fitting_sizes():
+    with pytest.raises(ValueError, match=r"window 32, hop 5: .* even number of hops"):
+        hop_stft(noise(1, 64), 32, 5)
+    with pytest.raises(
+        ValueError, match=r"16 samples, .* than 20: pad it with 5 zeros"
+    ):
+        hop_stft(noise(1, 16), 48, 8)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcodec.export.torch import from_torch, to_torch
+from jaxcodec.models.discriminators import DiscriminatorConfig, Discriminators
 from jaxcodec.models.esc import ESCConfig
 from jaxcodec.models.named import build
 from jaxcodec.models.rvq_codec import RVQCodecConfig
@@ -20,23 +21,33 @@ CONFIGS = {
     "rvq_swin": RVQCodecConfig(**SMALL, codebook_dim=4),
     "rvq_conv": RVQCodecConfig(**SMALL, codebook_dim=4, backbone="conv", depth=2),
 }
+DISCRIMINATORS = DiscriminatorConfig(
+    periods=(2, 3),
+    period_channels=(4, 5),
+    windows=(32, 16),
+    band_edges=(0, 0.5, 1),
+    band_channels=3,
+)
+
+
+def numbered(model, num_samples):
+    """Shapes of a model's variables, and variables whose every number is another."""
+    silence = jax.ShapeDtypeStruct((1, num_samples), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), silence)
+    leaves, tree = jax.tree.flatten(shapes)
+    total = np.cumsum([0] + [leaf.size for leaf in leaves])
+    variables = [
+        np.arange(start, start + leaf.size, dtype=np.float32).reshape(leaf.shape)
+        for start, leaf in zip(total, leaves, strict=False)
+    ]
+    return shapes, jax.tree.unflatten(tree, variables)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def exported(request):
-    """Variables of all kinds, every number in them another, and their tensors."""
+    """Variables of all kinds of codecs, and their tensors."""
     config = CONFIGS[request.param]
-    silence = jax.ShapeDtypeStruct((1, config.clip_samples(4)), jnp.float32)
-    shapes = jax.eval_shape(build(config).init, jax.random.key(0), silence)
-    leaves, tree = jax.tree.flatten(shapes)
-    total = np.cumsum([0] + [leaf.size for leaf in leaves])
-    variables = jax.tree.unflatten(
-        tree,
-        [
-            np.arange(start, start + leaf.size, dtype=np.float32).reshape(leaf.shape)
-            for start, leaf in zip(total, leaves, strict=False)
-        ],
-    )
+    shapes, variables = numbered(build(config), config.clip_samples(4))
     return config, shapes, variables, to_torch(variables, config)
 
 
@@ -104,3 +115,31 @@ def test_unknown_parameters():
         ValueError, match="no rule for parameter encoder/mystery/kernel"
     ):
         to_torch(variables, CONFIGS["esc_swin"])
+
+
+def test_discriminators():
+    model = Discriminators(DISCRIMINATORS)
+    shapes, variables = numbered(model, DISCRIMINATORS.enough_samples)
+    tensors = to_torch(variables, DISCRIMINATORS)
+    kernels = {name: tensors[name].shape for name in tensors if "weight_v" in name}
+    assert kernels["discriminators.1.convs.1.0.weight_v"] == (5, 4, 5, 1)
+    assert kernels["discriminators.3.band_convs.1.0.0.weight_v"] == (3, 2, 3, 9)
+    assert kernels["discriminators.3.conv_post.weight_v"] == (1, 3, 3, 3)
+    assert tensors["discriminators.2.conv_post.weight_g"].shape == (1, 1, 1, 1)
+    back = from_torch(tensors, shapes, DISCRIMINATORS)
+    jax.tree.map(np.testing.assert_array_equal, back, variables)
+    numbers = np.concatenate([tensor.ravel() for tensor in tensors.values()])
+    np.testing.assert_array_equal(np.sort(numbers), np.arange(numbers.size))
+
+    name = "discriminators.3.conv_post.weight_g"
+    without = {n: tensor for n, tensor in tensors.items() if n != name}
+    more = {"discriminators.4.conv_post.bias": np.zeros(1)}
+    message = rf"missing \['{name}'\]; left over \['discriminators.4.conv_post.bias'\]"
+    with pytest.raises(ValueError, match=message):
+        from_torch({**without, **more}, shapes, DISCRIMINATORS)
+    wrong = {**tensors, name: np.zeros((2, 1, 1, 1))}
+    with pytest.raises(ValueError, match=r"weight_g has shape \(2, 1, 1, 1\)"):
+        from_torch(wrong, shapes, DISCRIMINATORS)
+    unknown = {"params": {"period_0": {"conv_0": {"kernel": np.zeros(3)}}}}
+    with pytest.raises(ValueError, match="no rule for parameter period_0/conv_0/ker"):
+        to_torch(unknown, DISCRIMINATORS)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcodec.optim.phases import restart_at, skip_non_finite
+from jaxcodec.optim.phases import hold_until, restart_at
 
 
 def _run(tx, gradients, params):
@@ -36,16 +36,17 @@ def test_zero_never_restarts():
     np.testing.assert_array_equal(path, plain)
 
 
-def test_non_finite_steps_are_no_steps_and_are_counted():
-    good = [jnp.array([1.0, -2.0]), jnp.array([0.5, 3.0])]
-    bad = [jnp.array([jnp.nan, 1.0]), jnp.array([jnp.inf, 1.0])]
-    mixed = [good[0], bad[0], bad[1], good[1]]
-    tx = skip_non_finite(optax.adam(0.1))
-    path, state = _run(tx, mixed, jnp.zeros(2))
-    clean, clean_state = _run(tx, good, jnp.zeros(2))
-    np.testing.assert_array_equal(path[-1], clean[-1])
-    np.testing.assert_array_equal(path[0], path[2])
-    jax.tree.map(np.testing.assert_array_equal, state.inner, clean_state.inner)
-    assert (int(state.skipped), int(state.in_a_row)) == (2, 0)
-    _, state = _run(tx, mixed[:3], jnp.zeros(2))
-    assert (int(state.skipped), int(state.in_a_row)) == (2, 2)
+def test_held_parameters_stay_until_the_step():
+    """SGD at rate 1: every update is the negative gradient, unless held."""
+    tx = optax.chain(
+        optax.sgd(1.0),
+        hold_until(2, lambda tree: {"held": True, "free": jnp.array([True, False])}),
+    )
+    params = {"held": jnp.zeros(2), "free": jnp.zeros(2)}
+    gradient = {"held": jnp.ones(2), "free": jnp.ones(2)}
+    state, path = tx.init(params), []
+    for _ in range(3):
+        updates, state = jax.jit(tx.update)(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        path.append([*params["held"].tolist(), *params["free"].tolist()])
+    assert path == [[0, 0, 0, -1], [0, 0, 0, -2], [-1, -1, -1, -3]]

@@ -1,36 +1,38 @@
 """The step and the loop on a codec that compiles in seconds."""
 
-import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jaxcodec.data.audio_files import Crops
 from jaxcodec.experiment import Experiment, Objective, Schedule
-from jaxcodec.models.named import build
+from jaxcodec.optim.averaging import averaged
+from jaxcodec.optim.flat import Layout
+from jaxcodec.parallel import data_mesh
 from jaxcodec.train.checkpoint import Checkpoints
-from jaxcodec.train.loop import train
-from jaxcodec.train.step import (
-    draw_streams,
-    init_state,
-    make_optimizer,
-    make_train_step,
-)
+from jaxcodec.train.loop import Evaluation, Options, train
+from jaxcodec.train.programs import Programs
+from jaxcodec.train.step import draw_streams, make_optimizer
+from jaxcodec.train.watchers import JsonLines
 from tests.micro import MICRO
+from tests.train.batches import Batches
 
 PRETRAIN = 3
 
 
 def _experiment(**changes):
     plan = {
-        "steps": 8,
+        "steps": 24,
         "pretrain_steps": PRETRAIN,
         "batch_size": 2,
         "clip_code_frames": 60,
         "learning_rate": 1e-2,
         "ema_decay": 0.5,
+        "kmeans_batches": 4,
+        "revive_every": 2,
         **changes,
     }
     return Experiment(
@@ -42,84 +44,102 @@ def _experiment(**changes):
 
 
 @pytest.fixture(scope="module")
-def crops():
-    rng = np.random.default_rng(0)
-    wave = (rng.normal(size=9000) * 3000).astype(np.int16)
-    return Crops([wave], num_samples=MICRO.clip_samples(60), batch_size=2)
+def programs():
+    return Programs(_experiment(), data_mesh())
+
+
+@pytest.fixture
+def short_run(programs):
+    """Trains the experiment, and returns the state and the rows of the log."""
+
+    def go(out, batches=None, **options):
+        lines = JsonLines(out / "log.jsonl")
+        stop = options.pop("stop", lambda: False)
+        state = train(
+            options.pop("experiment", _experiment()),
+            batches or Batches(),
+            out,
+            options=Options(save_every=5, log_every=1, **options),
+            watchers=[lines],
+            stop=stop,
+            programs=programs,
+        )
+        rows = lines.path.read_text().splitlines()
+        return state, [json.loads(row) for row in rows]
+
+    return go
 
 
 @pytest.fixture(scope="module")
-def run(crops):
+def run(programs):
     """States before each step, and the metrics of each."""
-    experiment = _experiment()
-    codec, tx = build(MICRO), make_optimizer(experiment)
-    step = jax.jit(make_train_step(experiment, codec, tx))
-    state = init_state(experiment, codec, tx)
-    states, metrics = [state], []
-    for i in range(6):
-        state, found = step(state, crops.batch(i))
-        states.append(state)
+    state = programs.start(Batches())
+    states, metrics = [], []
+    for i in range(7):
+        states.append(jax.tree.map(jnp.copy, state))
+        state, found = programs.step(state, Batches().at(i))
         metrics.append({name: float(value) for name, value in found.items()})
-    return step, states, metrics
+    return states, metrics
 
 
 def _codebook(state, stream=0):
     return np.asarray(state.params[f"quantizer_{stream}"]["codebook"])
 
 
-def test_one_program_serves_both_phases(run):
-    step, _, _ = run
-    assert step._cache_size() == 1
+def test_one_program_serves_both_phases(programs, run):
+    assert programs.step._cache_size() == 1
 
 
 def test_pretraining_has_no_quantizer_losses(run):
-    _, _, metrics = run
+    _, metrics = run
     losses = [m["codebook"] for m in metrics]
     assert losses[:PRETRAIN] == [0, 0, 0]
     assert min(losses[PRETRAIN:]) > 0
 
 
-def test_pretraining_leaves_codebooks_to_weight_decay_alone(run):
-    _, states, _ = run
-    first, second = _codebook(states[0]), _codebook(states[1])
-    ratio = second / first
-    np.testing.assert_allclose(ratio, ratio.flat[0], rtol=1e-4)
-    later = _codebook(states[-1]) / _codebook(states[-2])
-    assert np.ptp(later) > 1e-3
+def test_pretraining_holds_the_codebooks(run):
+    states, _ = run
+    for state in states[: PRETRAIN + 1]:
+        np.testing.assert_array_equal(_codebook(state), _codebook(states[0]))
+    assert (_codebook(states[PRETRAIN + 1]) != _codebook(states[0])).mean() > 0.5
 
 
 def test_the_optimizer_starts_afresh_when_quantization_begins(run):
-    _, states, _ = run
-    moments = [jax.tree.leaves(s.opt_state.inner) for s in states]
+    states, _ = run
     counts = [
-        min(int(x) for x in m if x.ndim == 0 and x.dtype == np.int32) for m in moments
+        int(optax.tree_utils.tree_get(s.opt_state, "ScaleByAdamState").count)
+        for s in states
     ]
     assert counts == [0, 1, 2, 3, 1, 2, 3]
 
 
 def test_the_average_follows_the_parameters(run):
-    _, states, _ = run
-    from jax.flatten_util import ravel_pytree
+    states, _ = run
+    last, before = (Layout.of(s.params).ravel(s.params) for s in states[:-3:-1])
+    old, new = (averaged(s.opt_state) for s in states[-2:])
+    np.testing.assert_allclose(new, 0.5 * old + 0.5 * last, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(old, before)
+    start = states[PRETRAIN]
+    copied = Layout.of(start.params).ravel(start.params)
+    np.testing.assert_allclose(averaged(start.opt_state), copied, rtol=1e-6)
 
-    last, before = ravel_pytree(states[-1].params)[0], states[-2].average
-    np.testing.assert_allclose(
-        states[-1].average, 0.5 * before + 0.5 * last, rtol=1e-4, atol=1e-6
-    )
 
-
-def test_a_step_with_bad_gradients_changes_no_weights(run, crops):
-    step, states, _ = run
-    batch = crops.batch(0)
+def test_a_step_with_bad_gradients_changes_no_weights(programs, run):
+    states, _ = run
+    batch = Batches().at(0)
     batch[0, 100] = np.nan
-    state, metrics = step(states[-1], batch)
+    copied = jax.tree.map(jnp.copy, states[-1])
+    state, metrics = programs.step(copied, batch)
     jax.tree.map(np.testing.assert_array_equal, state.params, states[-1].params)
-    np.testing.assert_array_equal(state.average, states[-1].average)
+    inner = (state.opt_state.inner, states[-1].opt_state.inner)
+    jax.tree.map(np.testing.assert_array_equal, *inner)
+    np.testing.assert_array_equal(state.usage, states[-1].usage)
     assert int(metrics["skipped"]) == int(metrics["skipped_in_a_row"]) == 1
     assert int(state.step) == int(states[-1].step) + 1
 
 
 def test_usage_is_a_distribution(run):
-    _, states, _ = run
+    states, _ = run
     np.testing.assert_allclose(states[-1].usage.sum(axis=-1), 1, rtol=1e-5)
     assert (np.asarray(states[-1].usage) != np.asarray(states[0].usage)).any()
 
@@ -136,35 +156,99 @@ def test_streams_are_drawn_as_published(per_example):
     np.testing.assert_allclose(share[6], 0.375, atol=0.08)
 
 
-def test_an_interrupted_run_is_the_same_run(tmp_path, crops):
-    experiment = _experiment(kmeans_batches=2, revive_every=2)
-    options = {"save_every": 2, "log_every": 1}
-    whole = train(experiment, crops, tmp_path / "whole", **options)
-    train(experiment, crops, tmp_path / "cut", seconds=0.0, **options)
-    cut = Checkpoints(tmp_path / "cut" / "checkpoints")
-    assert cut._manager.latest_step() == 1
-    resumed = train(experiment, crops, tmp_path / "cut", **options)
+def test_an_interrupted_run_is_the_same_run(tmp_path, short_run):
+    whole, rows = short_run(tmp_path / "whole")
+    stops = iter([False, False, True])
+    short_run(tmp_path / "cut", stop=lambda: next(stops))
+    resumed, resumed_rows = short_run(tmp_path / "cut")
+    assert next(stops, "asked three times") == "asked three times"
+    for name in ("params", "opt_state", "usage"):
+        jax.tree.map(
+            np.testing.assert_array_equal, getattr(whole, name), getattr(resumed, name)
+        )
+    assert [row["step"] for row in resumed_rows] == list(range(1, 25))
+    assert [row["loss"] for row in resumed_rows] == [row["loss"] for row in rows]
+
+
+def test_a_damaged_newest_checkpoint_is_set_aside(tmp_path, short_run, caplog):
+    """One flipped byte: the one before is used, and the run ends the same."""
+    whole, _ = short_run(tmp_path / "whole")
+    stops = iter([False] * 12 + [True])
+    short_run(tmp_path / "cut", stop=lambda: next(stops))
+    saved = tmp_path / "cut" / "checkpoints"
+    largest = max((saved / "13").rglob("*"), key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    largest.write_bytes(data)
+    resumed, rows = short_run(tmp_path / "cut")
+    assert "the checkpoint of step 13" in caplog.text
+    assert "it is not used" in caplog.text
+    assert (saved / "damaged-13").is_dir()
+    assert [row["step"] for row in rows] == list(range(1, 25))
     jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
-    jax.tree.map(np.testing.assert_array_equal, whole.opt_state, resumed.opt_state)
-    np.testing.assert_array_equal(whole.average, resumed.average)
-    lines = (tmp_path / "whole" / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == list(range(1, 9))
 
 
-def test_codebooks_start_from_data(tmp_path, crops):
+def test_nothing_whole_is_an_error(tmp_path, short_run):
+    short_run(tmp_path, stop=lambda: True)
+    for path in (tmp_path / "checkpoints" / "1").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no checkpoint in .* can be restored"):
+        short_run(tmp_path)
+    assert (tmp_path / "checkpoints" / "1").is_dir()
+
+
+def test_codebooks_start_from_data(programs, run):
     """k-means puts every codeword among latents: the first loss is lower."""
-    losses = {}
-    for batches in (0, 4):
-        experiment = _experiment(kmeans_batches=batches)
-        out = tmp_path / str(batches)
-        train(experiment, crops, out, log_every=1)
-        rows = [json.loads(x) for x in (out / "log.jsonl").read_text().splitlines()]
-        losses[batches] = rows[PRETRAIN]["codebook"]
-    assert losses[4] < 0.7 * losses[0]
+    states, metrics = run
+    state = jax.tree.map(jnp.copy, states[PRETRAIN])
+    state = programs.start_codebooks(state, Batches())
+    _, found = programs.step(state, Batches().at(PRETRAIN))
+    assert float(found["codebook"]) < 0.7 * metrics[PRETRAIN]["codebook"]
 
 
-def test_a_run_gone_astray_is_stopped(tmp_path, crops):
-    astray = dataclasses.replace(crops, waveforms=[np.full(9000, np.nan)])
-    experiment = _experiment(steps=30)
+def test_a_run_gone_astray_is_stopped(tmp_path, short_run):
     with pytest.raises(FloatingPointError, match="not finite in 20 steps in a row"):
-        train(experiment, astray, tmp_path, log_every=1)
+        short_run(tmp_path, Batches(level=np.nan))
+
+
+def test_other_settings_are_refused_by_name(tmp_path, short_run):
+    short_run(tmp_path, stop=lambda: True)
+    changed = _experiment(learning_rate=2e-2)
+    message = "schedule.learning_rate was 0.01, now 0.02"
+    with pytest.raises(ValueError, match=message):
+        short_run(tmp_path, experiment=changed)
+    state, _ = short_run(
+        tmp_path, experiment=changed, accept_changes=True, stop=lambda: True
+    )
+    assert int(state.step) == 2
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path, programs):
+    scores = iter([1.0, 3.0, 2.0, 1.0, 0.0])
+    train(
+        _experiment(),
+        Batches(),
+        tmp_path,
+        options=Options(save_every=100, evaluate_every=5, best="score", keep=2),
+        evaluate=lambda state: Evaluation({"score": next(scores)}),
+        programs=programs,
+    )
+    assert Checkpoints(tmp_path / "checkpoints").steps == [10, 20, 24]
+
+
+def test_accumulated_gradients_make_one_update():
+    """Gradients 1 and 3 move a parameter as their mean does, at every second step."""
+    params = {"codebook": jnp.zeros(2), "kernel": jnp.zeros(2)}
+    moved = []
+    for accumulate, gradients in ((2, [1.0, 3.0, 5.0, 5.0]), (1, [2.0, 5.0])):
+        tx = make_optimizer(_experiment(pretrain_steps=0, accumulate=accumulate))
+        state, now, path = tx.init(params), params, []
+        for gradient in gradients:
+            tree = jax.tree.map(lambda p, g=gradient: jnp.full_like(p, g), now)
+            updates, state = jax.jit(tx.update)(tree, state, now)
+            now = optax.apply_updates(now, updates)
+            path.append(np.asarray(now["kernel"]))
+        moved.append(path)
+    assert not moved[0][0].any()
+    np.testing.assert_allclose(moved[0][1], moved[1][0], rtol=1e-5)

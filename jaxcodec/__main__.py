@@ -1,0 +1,5 @@
+"""`python -m jaxcodec`."""
+
+from jaxcodec.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Codecs that others wrote, run through their own programs and libraries."""

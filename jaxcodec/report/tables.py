@@ -1,0 +1,369 @@
+"""Tables of a report, as text in cells; Markdown and HTML are ways to print them."""
+
+import dataclasses
+import html
+from collections.abc import Sequence
+
+from jaxcodec.metrics.catalogue import Metric
+from jaxcodec.metrics.statistics import Interval
+from jaxcodec.report import summary
+from jaxcodec.report.evaluation import Evaluation
+from jaxcodec.report.summary import Point
+
+__all__ = ["Table", "all_tables", "readme_table"]
+
+NONE = "-"
+KBPS = "kbit/s of a file"
+README = ("pesq_wb", "estoi", "visqol", "si_sdr", "mel")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table; the first columns are names, the others figures."""
+
+    title: str
+    note: str  # how to read it
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    num_names: int = 2
+
+    def markdown(self) -> str:
+        """As a pipe table."""
+        marks = [
+            "---" if i < self.num_names else "--:" for i in range(len(self.header))
+        ]
+        lines = [self.header, marks, *self.rows]
+        return "\n".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+            for line in lines
+        )
+
+    def html(self) -> str:
+        """As a table element that can be sorted."""
+
+        def cells(tag: str, line: Sequence[str]) -> str:
+            return "".join(
+                f"<{tag}{'' if i < self.num_names else ' class=n'}>"
+                f"{html.escape(cell)}</{tag}>"
+                for i, cell in enumerate(line)
+            )
+
+        body = "".join(f"<tr>{cells('td', line)}</tr>" for line in self.rows)
+        head = f"<thead><tr>{cells('th', self.header)}</tr></thead>"
+        return (
+            "<div class=scroll><table class=sortable>"
+            f"{head}<tbody>{body}</tbody></table></div>"
+        )
+
+
+def all_tables(evaluation: Evaluation, points: list[Point]) -> dict[str, list[Table]]:
+    """Every table of the report, by section."""
+    primary = evaluation.primary
+    chosen = summary.compared(evaluation, points)
+    labels = {label for row in evaluation.rows for label in row["labels"]}
+    sections = {
+        "scores": [_scores(evaluation, points)],
+        "failures": [_failures(evaluation)],
+        "comparison": [_bd(evaluation, points), _paired(evaluation, points, primary)],
+        "ablations": _ablations(evaluation, points),
+        "cost": [_cost(points)],
+        "codebooks": _codebooks(evaluation),
+        "groups": [
+            _breakdown(evaluation, chosen, label, primary)
+            for label in ("language", "speaker", "corpus")
+            if label in labels
+        ],
+        "worst": [_worst(evaluation, point, primary) for point in chosen],
+    }
+    return {name: tables for name, tables in sections.items() if tables}
+
+
+def readme_table(evaluation: Evaluation, points: list[Point]) -> Table:
+    """A small table of what matters most."""
+    metrics = [metric for metric in evaluation.metrics if metric.name in README]
+    rows = [
+        [
+            point.system,
+            point.setting,
+            _number(point.kbps),
+            *(_mean(point, metric, with_interval=False) for metric in metrics),
+        ]
+        for point in points
+    ]
+    header = ["codec", "setting", "kbit/s", *(metric.label for metric in metrics)]
+    return Table("Scores", "", header, rows)
+
+
+def _scores(evaluation: Evaluation, points: list[Point]) -> Table:
+    metrics = evaluation.metrics
+    rows = [
+        [
+            point.system,
+            point.setting,
+            _number(point.kbps),
+            _number(point.payload_kbps),
+            f"{point.num_decoded} of {point.num_clips}",
+            *(_mean(point, metric) for metric in metrics),
+        ]
+        for point in points
+    ]
+    return Table(
+        "Scores",
+        "Means over clips with the half width of their 95 % bootstrap interval. "
+        "[k failed] says on how many clips a measure has no value: they are not in the "
+        "mean, and the table of failures tells why. kbit/s is counted from the bytes "
+        "that were written; payload leaves headers and framing out.",
+        [
+            "codec",
+            "setting",
+            KBPS,
+            "payload kbit/s",
+            "clips decoded",
+            *(_label(metric) for metric in metrics),
+        ],
+        rows,
+    )
+
+
+def _failures(evaluation: Evaluation) -> Table:
+    rows = [
+        [
+            name,
+            system,
+            reason,
+            ", ".join(clips[:5]) + (" ..." if len(clips) > 5 else ""),
+            str(len(clips)),
+        ]
+        for name, reason, system, clips in summary.failures(evaluation)
+    ]
+    note = (
+        "What has no value, and why."
+        if rows
+        else "Every measure has a value on every clip of every codec."
+    )
+    header = ["measure", "codec", "reason", "clips", "rows"]
+    return Table("Failures", note, header, rows, num_names=4)
+
+
+def _bd(evaluation: Evaluation, points: list[Point]) -> Table:
+    metrics = evaluation.metrics
+    rows = []
+    for is_payload, what in ((False, "files"), (True, "payload")):
+        found = summary.bd_rates(evaluation, points, is_payload)
+        for system, values in found.items():
+            cells = [values[metric.name] for metric in metrics]
+            shown = [NONE if cell is None else f"{cell:+.0f} %" for cell in cells]
+            rows.append([system, what, *shown])
+    return Table(
+        f"BD-rate against {evaluation.reference}",
+        f"How many more bits a codec needs than {evaluation.reference} for the same "
+        "score, averaged over the scores that both reach; below zero it needs fewer. A "
+        "dash: the curves have no scores in common. Settings that cost more than "
+        "another and score no better are left out of the curve.",
+        ["codec", "bits of", *(metric.label for metric in metrics)],
+        rows,
+    )
+
+
+def _paired(evaluation: Evaluation, points: list[Point], metric: Metric) -> Table:
+    rows = []
+    for mine, other, found in summary.paired(evaluation, points, metric):
+        interval = found.difference
+        sign = "" if metric.higher_is_better else " (lower is better)"
+        form = f".{metric.digits}f"
+        rows.append(
+            [
+                f"{mine.system} {mine.setting}",
+                f"{other.system} {other.setting}",
+                f"{mine.kbps:.2f} / {other.kbps:.2f}",
+                f"{interval.mean:+{form}}{sign}",
+                f"{interval.low:+{form}} to {interval.high:+{form}}",
+                f"{100 * found.wins:.0f} %",
+                str(interval.num_clips),
+            ]
+        )
+    return Table(
+        f"Paired differences in {metric.label}",
+        "Clip by clip, where bitrates differ by at most a third: the mean difference, "
+        "its 95 % bootstrap interval, and on how many clips the first scores higher.",
+        ["codec", "against", KBPS, "difference", "interval", "higher", "clips"],
+        rows,
+    )
+
+
+def _cost(points: list[Point]) -> Table:
+    rows = [
+        [
+            point.system,
+            point.setting,
+            _number(point.encode_speed, 1),
+            _number(point.decode_speed, 1),
+            _number(point.delay_ms, 1),
+            _number(point.delay_spread_ms, 1),
+            str(point.length_errors),
+        ]
+        for point in points
+    ]
+    return Table(
+        "Speed, delay and length",
+        "Speed in times real time on the machine of the evaluation, for programs with "
+        "their start; our models are coded in batches, and compiling is not counted. "
+        "Delay in milliseconds is the median over clips and was taken out before "
+        "scoring; clips that came back with another length are counted.",
+        [
+            "codec",
+            "setting",
+            "encoding",
+            "decoding",
+            "delay ms",
+            "spread ms",
+            "other length",
+        ],
+        rows,
+    )
+
+
+def _codebooks(evaluation: Evaluation) -> list[Table]:
+    tables = []
+    for system, usage in evaluation.about["codebooks"].items():
+        if system not in evaluation.about["systems"]:
+            continue
+        groups = len(usage["entropy"][0])
+        rows = [
+            [
+                f"stream {number}",
+                *(f"{value:.2f}" for value in entropy),
+                *(str(count) for count in used),
+                f"{share:.3f}",
+            ]
+            for number, (entropy, used, share) in enumerate(
+                zip(usage["entropy"], usage["used"], usage["utilisation"], strict=True),
+                start=1,
+            )
+        ]
+        names = range(1, groups + 1)
+        tables.append(
+            Table(
+                f"Codebooks of {system}",
+                f"Entropy in bits of each group's codes ({usage['codes']} codes per "
+                f"codebook of {usage['codebook_size']}; few codes make it look low), "
+                "codewords in use, and the utilisation of all streams up to this one.",
+                [
+                    "stream",
+                    *(f"bits, group {i}" for i in names),
+                    *(f"used, group {i}" for i in names),
+                    "utilisation",
+                ],
+                rows,
+                num_names=1,
+            )
+        )
+    return tables
+
+
+def _breakdown(
+    evaluation: Evaluation, points: list[Point], label: str, metric: Metric
+) -> Table:
+    found = summary.breakdown(evaluation, points, label, metric)
+    rows = []
+    for value, intervals in found.items():
+        count = max((i.num_clips for i in intervals if i), default=0)
+        cells = [_interval(interval, metric) for interval in intervals]
+        rows.append([value, str(count), *cells])
+    names = [f"{p.system} {p.setting}" for p in points]
+    return Table(
+        f"{metric.label} by {label}",
+        f"At about the bitrate of {names[0]}, or the nearest that a codec has.",
+        [label, "clips", *names],
+        rows,
+        num_names=1,
+    )
+
+
+def _worst(evaluation: Evaluation, point: Point, metric: Metric) -> Table:
+    metrics = evaluation.metrics
+    rows = [
+        [
+            row["clip"],
+            ", ".join(row["labels"].values()),
+            f"{row['seconds']:.1f}",
+            *(
+                f"{row['scores'][m.name]:.{m.digits}f}"
+                if m.name in row["scores"]
+                else "failed"
+                for m in metrics
+            ),
+        ]
+        for row in summary.worst(evaluation, point, metric)
+    ]
+    return Table(
+        f"Worst ten clips of {point.system} {point.setting}",
+        f"By {metric.label}.",
+        ["clip", "labels", "seconds", *(m.label for m in metrics)],
+        rows,
+    )
+
+
+def _ablations(evaluation: Evaluation, points: list[Point]) -> list[Table]:
+    """Architecture x quantizer x pretraining, if there are several models."""
+    systems = {
+        name: about["about"]
+        for name, about in evaluation.about["systems"].items()
+        if about["kind"] == "model"
+    }
+    if len(systems) < 2:
+        return []
+    columns = ("architecture", "quantizer", "pretraining")
+    metrics = evaluation.metrics
+    rows = [
+        [
+            point.system,
+            *(systems[point.system].get(column, NONE) for column in columns),
+            point.setting,
+            *(_mean(point, metric) for metric in metrics),
+            _number(point.utilisation, 3),
+        ]
+        for point in points
+        if point.system in systems
+    ]
+    return [
+        Table(
+            "Ablations",
+            "Our own models, by what they are made of.",
+            [
+                "model",
+                *columns,
+                "setting",
+                *(_label(metric) for metric in metrics),
+                "utilisation",
+            ],
+            rows,
+            num_names=5,
+        )
+    ]
+
+
+def _mean(point: Point, metric: Metric, with_interval: bool = True) -> str:
+    failed = point.failed.get(metric.name, 0) + point.failed.get("codec", 0)
+    note = f" [{failed} failed]" if failed else ""
+    interval = point.scores.get(metric.name)
+    if not with_interval and interval:
+        return f"{interval.mean:.{metric.digits}f}{note}"
+    return _interval(interval, metric) + note
+
+
+def _interval(interval: Interval | None, metric: Metric) -> str:
+    if interval is None:
+        return NONE
+    if interval.num_clips == 1:
+        return f"{interval.mean:.{metric.digits}f}"
+    half = (interval.high - interval.low) / 2
+    return f"{interval.mean:.{metric.digits}f} ± {half:.{metric.digits}f}"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return NONE if value is None or value != value else f"{value:.{digits}f}"
+
+
+def _label(metric: Metric) -> str:
+    return metric.label + (" ↑" if metric.higher_is_better else " ↓")

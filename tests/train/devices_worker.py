@@ -1,0 +1,130 @@
+"""Trains a tiny codec on many virtual devices; run in processes of their own.
+
+    python -m tests.train.devices_worker one FOLDER
+    python -m tests.train.devices_worker many FOLDER ADDRESS PROCESS
+
+`one`: one process of eight devices trains on meshes of one and of eight, and goes on
+with the latter's checkpoint on four and on one. `many`: one of two processes of four.
+What they saw goes to FOLDER as `.npz`.
+"""
+
+import dataclasses
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+from jaxcodec import parallel
+from jaxcodec.experiment import Experiment, Objective, Schedule
+from jaxcodec.optim.averaging import average_parameters
+from jaxcodec.optim.flat import flat
+from jaxcodec.optim.guard import skip_non_finite
+from jaxcodec.train.loop import Options, train
+from jaxcodec.train.programs import Programs
+from jaxcodec.train.watchers import JsonLines
+from tests.micro import MICRO
+from tests.train.batches import Batches
+
+STEPS, HALF, BATCH = 20, 10, 8
+NANO = dataclasses.replace(
+    MICRO,
+    channels=(6, 6),
+    heads=(2,),
+    depth=1,
+    max_streams=2,
+    codebook_dims=(4, 4),
+)
+
+
+def programs(num_devices: int, shard_optimizer: bool) -> Programs:
+    """With plain gradient descent: Adam would hide a gradient that is too big."""
+    experiment = Experiment(
+        name="nano",
+        model=NANO,
+        objective=Objective(stft=0.0),  # no steep gradients at zeros
+        schedule=Schedule(
+            steps=STEPS,
+            pretrain_steps=4,
+            batch_size=BATCH,
+            clip_code_frames=60,
+            dropout_per_example=True,
+            kmeans_batches=2,
+            revive_every=6,
+        ),
+        shard_optimizer=shard_optimizer,
+    )
+
+    def plain(experiment, whole):
+        tx = optax.chain(optax.sgd(3e-3), average_parameters(0.9))
+        return flat(lambda layout: skip_non_finite(tx), whole=whole)
+
+    mesh = parallel.data_mesh(jax.devices()[:num_devices])
+    return Programs(experiment, mesh, make_tx=plain)
+
+
+def go(made: Programs, out: Path, batches: Batches, name: str) -> None:
+    """Trains, and saves losses and parameters as `name.npz` beside the run."""
+    lines = JsonLines(out / "log.jsonl")
+    state = train(
+        made.experiment,
+        batches,
+        out,
+        options=Options(save_every=HALF, log_every=1),
+        watchers=[lines],
+        programs=made,
+    )
+    sharded = {
+        len(leaf.sharding.spec)
+        for leaf in jax.tree.leaves(state.opt_state)
+        if leaf.ndim == 1
+    }
+    if parallel.is_main():
+        rows = [json.loads(row) for row in lines.path.read_text().splitlines()]
+        flat_params = {
+            jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
+        }
+        np.savez(
+            out.parent / f"{name}.npz",
+            loss=[row["loss"] for row in rows],
+            gradient_norm=[row["gradient_norm"] for row in rows],
+            usage=np.asarray(state.usage),
+            opt_state_axes=list(sharded),
+            **flat_params,
+        )
+
+
+def one(folder: Path) -> None:
+    single, many = programs(1, False), programs(8, True)
+    go(single, folder / "run_1", Batches(BATCH), "one")
+    go(many, folder / "run_8", Batches(BATCH), "eight")
+    for count, made in ((4, programs(4, True)), (1, single)):
+        out = folder / f"run_8_to_{count}"
+        shutil.copytree(folder / "run_8", out)
+        shutil.rmtree(out / "checkpoints" / str(STEPS))
+        go(made, out, Batches(BATCH), f"eight_to_{count}")
+    batch = jax.ShapeDtypeStruct((BATCH, NANO.clip_samples(60)), np.float32)
+    text = many.step.lower(many.shapes, batch).compile().as_text()
+    found = re.findall(r" (all-[a-z-]+|collective-permute|reduce-scatter)[-(.]", text)
+    counts = {kind: found.count(kind) for kind in sorted(set(found))}
+    (folder / "collectives.json").write_text(json.dumps(counts))
+
+
+def many(folder: Path, address: str, process: int) -> None:
+    parallel.start_distributed(parallel.Cluster(address, 2, process))
+    assert jax.device_count() == 8 and jax.local_device_count() == 4
+    batches = Batches(BATCH, part=process, parts=2)
+    go(programs(8, True), folder / "run_2x4", batches, "two_by_four")
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    if sys.argv[1] == "one":
+        one(Path(sys.argv[2]))
+    else:
+        many(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
