@@ -96,8 +96,8 @@ def step_variant(experiment: Experiment, name: str) -> Variant:
 def model_variants(experiment: Experiment) -> list[Variant]:
     """Forward and backward of the model alone, here and in PyTorch."""
     import torch
-    from jaxcodec.export.torch_twin import ESC
 
+    from jaxcodec.export.torch_twin import ESC
     from jaxcodec.models.named import build, config_to_dict
 
     config, plan = experiment.model, experiment.schedule
