@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.hlo_text import read_hlo
-from tools.pod_table import growth, table
+from tools.pod_table import chip_of, growth, table
 
 
 def devices_of(topology: str) -> list[Any]:
@@ -83,10 +83,15 @@ def cached(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return json.loads(file.read_text())
     made = make()
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_suffix(f".{os.getpid()}.tmp")
-    beside.write_text(json.dumps(made, indent=1) + "\n")
-    beside.replace(file)
+    write(file, made)
     return made
+
+
+def write(file: Path, values: dict[str, Any]) -> None:
+    """Puts JSON into a file, whole or not at all."""
+    beside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    beside.write_text(json.dumps(values, indent=1) + "\n")
+    beside.replace(file)
 
 
 def compiled(lowered: Any) -> dict[str, Any]:
@@ -143,27 +148,47 @@ def _needed(message: str) -> dict[str, Any]:
     }
 
 
-def largest_fit(fits: Callable[[int], bool], first: int, tries: int) -> tuple[int, int]:
+def largest_fit(
+    attempt: Callable[[int], tuple[bool, float | None]],
+    first: int,
+    tries: int,
+    room: float | None = None,
+) -> tuple[int, int]:
     """The largest batch seen to fit, and the smallest seen not to (0: none seen).
 
-    Doubles or halves from `first` on, then bisects, until the two are neighbours or
-    nothing is left to try.
+    Goes where memory, taken as a line through what was seen, meets `room`; without
+    these figures it doubles, then bisects. Ends when the two are neighbours or a
+    sixteenth apart.
 
     Args:
-        fits: tries a batch.
+        attempt: compiles a batch; whether it fits, and its memory where that is known.
         first: the batch to begin with.
-        tries: how often `fits` may be asked.
+        tries: how often `attempt` may be asked.
+        room: memory of a chip, in the unit of `attempt`.
     """
     good, bad, batch = 0, 0, first
+    seen: dict[int, float] = {}
     for _ in range(tries):
-        if fits(batch):
-            good = batch
-        else:
-            bad = batch
-        if bad - good == 1:
+        fits, memory = attempt(batch)
+        if memory:
+            seen[batch] = memory
+        good, bad = (batch, bad) if fits else (good, batch)
+        if bad and bad - good <= max(1, good // 16):
             break
-        batch = (good + bad) // 2 if bad else 2 * good
+        batch = _meeting(seen, room) or ((good + bad) // 2 if bad else 2 * good)
+        # a guess at or beyond what is known already is as good as its neighbour
+        batch = max(batch, good + 1)
+        batch = min(batch, bad - 1) if bad else batch
     return good, bad
+
+
+def _meeting(seen: dict[int, float], room: float | None) -> int | None:
+    """The last batch below the room, on the line through the two largest batches."""
+    if not seen or room is None:
+        return None
+    (a, low), (b, high) = [(0, 0.0), *sorted(seen.items())][-2:]
+    slope = (high - low) / (b - a)
+    return int(a + (room - low) / slope) if slope > 0 else None
 
 
 def dry(lowered: Any) -> dict[str, Any]:
@@ -224,19 +249,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for topology in args.topology:
         row = compile_one(args, experiment, topology, args.batch)
         rows.append(row)
-        print(table([row], experiment.clip_seconds), flush=True)
+        print(table([row]), flush=True)
     if args.fit:
 
-        def fits(batch: int) -> bool:
-            return compile_one(args, experiment, args.topology[0], batch)["fits"]
+        def attempt(batch: int) -> tuple[bool, float | None]:
+            row = compile_one(args, experiment, args.topology[0], batch)
+            return row["fits"], row.get("memory", {}).get("total")
 
-        good, bad = largest_fit(fits, args.batch, args.tries)
+        chip = chip_of(args.topology[0])
+        room = chip.memory if chip else None
+        good, bad = largest_fit(attempt, args.batch, args.tries, room)
         found = {"largest_that_fits": good, "smallest_that_does_not": bad or None}
         print(
             f"{good} per chip fit in {args.topology[0]}, {bad or 'none tried'} do not"
         )
     if len(rows) > 1:
-        print(table(rows, experiment.clip_seconds))
+        print(table(rows))
         if all(row["fits"] for row in rows):
             found["grows"] = growth(rows[0], rows[-1])
             print("grows per chip: " + ("; ".join(found["grows"]) or "nothing"))
@@ -268,6 +296,12 @@ def _end(limit: float) -> None:
     os._exit(1)  # nothing else stops a compiler that is at work
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return int(text)
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -281,9 +315,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="step, encoder, decoder, losses, optimizer, or stage:N",
     )
     parser.add_argument("--direction", choices=("forward", "both"), default="both")
-    parser.add_argument("--batch", type=int, default=16, help="examples per chip")
+    parser.add_argument("--batch", type=_count, default=16, help="examples per chip")
     parser.add_argument("--fit", action="store_true")
-    parser.add_argument("--tries", type=int, default=5, help="compilations of --fit")
+    parser.add_argument("--tries", type=_count, default=5, help="compilations of --fit")
     parser.add_argument("--dry", action="store_true", help="lower and count only")
     parser.add_argument("--limit", type=float, help="seconds, then give up")
     parser.add_argument("--cache", type=Path, default=Path("runs/pod"))
@@ -307,7 +341,7 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"compile_for_pod: {error}")
         return 2
     if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+        write(args.json, found)
     return 0
 
 

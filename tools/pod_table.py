@@ -2,91 +2,68 @@
 
 import dataclasses
 import re
-from collections.abc import Callable
 from typing import Any
 
-__all__ = ["CHIPS", "Chip", "growth", "seconds", "table"]
+__all__ = ["CHIPS", "Chip", "chip_of", "growth", "table"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What is published of a chip.
+    """A chip; its clock follows from the published peak of its matrix units.
 
-    Source: cloud.google.com/tpu/docs, system architecture; the clock follows from the
-    peak of its four matrix units.
+    Source: cloud.google.com/tpu/docs, system architecture.
     """
 
-    flops: float  # per second, bfloat16
+    memory: float  # bytes that a program can have
     bandwidth: float  # bytes of memory per second
     clock: float  # Hz
 
 
 CHIPS = {
-    "v5e": Chip(197e12, 819e9, 1.5e9),
-    "v6e": Chip(918e12, 1640e9, 1.75e9),
+    "v5e": Chip(15.75 * 2**30, 819e9, 1.5e9),
+    "v6e": Chip(31 * 2**30, 1640e9, 1.75e9),
 }
 
 
-def table(rows: list[dict[str, Any]], audio_seconds: float) -> str:
-    """The results as Markdown, one column each."""
-    lines: list[tuple[str, list[str]]] = []
+def chip_of(topology: str) -> Chip | None:
+    """The chip of a topology such as `v5e:4x4`, None if nothing is known of it."""
+    return CHIPS.get(re.split("[:=_]", topology)[0])
 
-    def line(name: str, value: Callable[[dict[str, Any]], str]) -> None:
-        lines.append((name, [_value(row, value) for row in rows]))
 
-    mib = 2**20
-    for name in ("arguments", "outputs", "temporaries", "total"):
-        line(f"{name}, MiB", lambda r, name=name: f"{r['memory'][name] / mib:,.1f}")
-    line("operations, GFLOP", lambda r: f"{r['flops'] / 1e9:,.1f}")
-    line("bytes accessed, MB", lambda r: f"{r['bytes'] / 1e6:,.1f}")
-    line("compiler's cycles, million", lambda r: f"{r['cycles'] / 1e6:,.2f}")
-    line("the same, ms", lambda r: f"{seconds(r) * 1e3:,.2f}")
-    line(
-        "bytes at full bandwidth, ms",
-        lambda r: f"{1e3 * r['bytes'] / chip_of(r).bandwidth:,.2f}",
-    )
-    line(
-        "estimated audio-s/s",
-        lambda r: f"{r['batch'] * audio_seconds / seconds(r):,.0f}",
-    )
-    kinds = {kind: 0 for row in rows for kind in row.get("collectives", {})}
-    for kind in kinds:
-        line(
-            f"{kind}: number, MB",
-            lambda r, kind=kind: (
-                f"{r['collectives'][kind]['count']}, "
-                f"{r['collectives'][kind]['bytes'] / 1e6:,.2f}"
-                if kind in r["collectives"]
-                else "none"
-            ),
-        )
-    line("compile, s", lambda r: f"{r['compile_seconds']:,.0f}")
+def table(rows: list[dict[str, Any]]) -> str:
+    """Results as Markdown, one column each."""
+    columns = [_cells(row) for row in rows]
+    names = list({name: None for cells in columns for name in cells})
     heads = [f"{row['topology']}, {row['batch']} per chip" for row in rows]
-    text = [" | ".join(["", "per chip", *heads, ""]).strip()]
-    text.append("| " + " | ".join(["---"] * (len(rows) + 1)) + " |")
-    text += ["| " + " | ".join([name, *values]) + " |" for name, values in lines]
-    return "\n".join(text)
+    lines = [("per chip", heads), ("---", ["---"] * len(rows))]
+    for name in names:
+        missing = ["none" if row["fits"] else "does not fit" for row in rows]
+        pairs = zip(columns, missing, strict=True)
+        lines.append((name, [cells.get(name, text) for cells, text in pairs]))
+    return "\n".join(f"| {' | '.join([name, *cells])} |" for name, cells in lines)
 
 
-def _value(row: dict[str, Any], value: Callable[[dict[str, Any]], str]) -> str:
-    try:
-        return value(row)
-    except KeyError:
-        return "does not fit" if not row["fits"] else "?"
-
-
-def chip_of(row: dict[str, Any]) -> Chip:
-    """The chip of a result.
-
-    Raises:
-        KeyError: nothing is known of it.
-    """
-    return CHIPS[re.split("[:=_]", row["topology"])[0]]
-
-
-def seconds(row: dict[str, Any]) -> float:
-    """The compiler's cycles as a time."""
-    return row["cycles"] / chip_of(row).clock
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    if not row["fits"]:
+        return {}
+    memory, cycles, chip = row["memory"], row["cycles"], chip_of(row["topology"])
+    kinds = ("arguments", "outputs", "temporaries", "total")
+    cells = {f"{kind}, MiB": f"{memory[kind] / 2**20:,.1f}" for kind in kinds}
+    cells["operations, GFLOP"] = f"{row['flops'] / 1e9:,.1f}"
+    cells["bytes accessed, MB"] = f"{row['bytes'] / 1e6:,.1f}"
+    cells["compiler's cycles, million"] = f"{cycles / 1e6:,.2f}"
+    if chip:
+        cells["the same, ms"] = f"{1e3 * cycles / chip.clock:,.2f}"
+        cells["bytes at full bandwidth, ms"] = (
+            f"{1e3 * row['bytes'] / chip.bandwidth:,.2f}"
+        )
+    if chip and row["part"] == "step":
+        rate = row["batch"] * row["clip_seconds"] * chip.clock / cycles
+        cells["audio-s/s by the cycles"] = f"{rate:,.0f}"
+    for kind, moved in row["collectives"].items():
+        cells[f"{kind}: number, MB"] = f"{moved['count']}, {moved['bytes'] / 1e6:,.2f}"
+    cells["compilation, s"] = f"{row['compile_seconds']:,.0f}"
+    return cells
 
 
 def growth(small: dict[str, Any], large: dict[str, Any]) -> list[str]:
