@@ -1,0 +1,181 @@
+import dataclasses
+import importlib.util
+import json
+import os
+
+import jax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.experimental import topologies
+
+from experiments import smoke
+from jaxcodec import parallel
+from tests.micro import MICRO
+from tools.compile_for_pod import cached, dry, key_of, largest_fit, main
+from tools.pod_parts import check_part, lower_part
+from tools.pod_table import growth, table
+
+EXPERIMENT = "experiments/smoke.py"
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    """What the command sets for itself ends with the test."""
+    for name in ("JAX_PLATFORMS", "TPU_SKIP_MDS_QUERY", "TF_CPP_MIN_LOG_LEVEL"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+
+
+def test_key_is_the_content_of_the_question():
+    asked = ("module", "v5e:4x4", {"jax": "1", "libtpu": "2"})
+    same = ("module", "v5e:4x4", {"libtpu": "2", "jax": "1"})
+    others = [
+        ("module2", *asked[1:]),
+        ("module", "v5e:16x16", asked[2]),
+        (*asked[:2], {"jax": "1", "libtpu": "3"}),
+    ]
+    assert key_of(*asked) == key_of(*same)
+    assert len({key_of(*question) for question in [asked, *others]}) == 4
+
+
+def test_a_result_is_made_once(tmp_path):
+    file = tmp_path / "results" / "one.json"
+    assert cached(file, lambda: {"flops": 3.0}) == {"flops": 3.0}
+    assert cached(file, lambda: 1 / 0) == {"flops": 3.0}
+    assert list(file.parent.iterdir()) == [file]
+
+
+@given(
+    st.integers(0, 300),
+    st.integers(1, 64),
+    st.sampled_from(["unknown", "a line", "a curve", "always the same"]),
+)
+def test_largest_fit_is_found(most, first, memory):
+    asked = []
+
+    def attempt(batch):
+        asked.append(batch)
+        needed = {
+            "unknown": None,
+            "a line": 7.0 + 2.0 * batch,
+            "a curve": 7.0 + 0.01 * batch**2,
+            "always the same": 5.0,
+        }
+        return batch <= most, needed[memory]
+
+    room = 8.0 + 2.0 * most
+    good, bad = largest_fit(attempt, first, 400, room)
+    assert good <= most < bad and bad - good <= max(1, good // 16)
+    assert len(asked) == len(set(asked)) and min(asked) > 0
+    if memory == "a line":
+        assert len(asked) <= 5
+    good, bad = largest_fit(attempt, first, 3, room)
+    assert good <= most and (bad == 0 or bad > most)
+
+
+def result(**changes):
+    return {
+        "fits": True,
+        "topology": "v5e:4x4",
+        "part": "step",
+        "batch": 16,
+        "clip_seconds": 0.5,
+        "memory": dict.fromkeys(
+            ("arguments", "outputs", "temporaries", "total"), 2**20
+        ),
+        "flops": 1e9,
+        "bytes": 819e6,
+        "cycles": 3_000_000,
+        "collectives": {"all-reduce": {"count": 2, "bytes": 1000}},
+        "compile_seconds": 60,
+        **changes,
+    }
+
+
+def test_what_grows_with_the_pod():
+    more = {"all-reduce": {"count": 3, "bytes": 1000}}
+    assert growth(result(), result(cycles=3_030_000, collectives=more)) == []
+    more["all-to-all"] = {"count": 12, "bytes": 64}
+    assert growth(result(), result(flops=1.1e9, collectives=more)) == [
+        "operations: 1e+09 -> 1.1e+09",
+        "all-to-all bytes: 0 -> 64",
+        "number of all-to-all: 0 -> 12",
+    ]
+
+
+def test_table_converts_and_names_what_is_missing():
+    too_large = {"fits": False, "topology": "v5e:4x4", "batch": 64}
+    other = result(topology="v9:2x2", collectives={})
+    lines = table([result(), too_large, other]).splitlines()
+    cells = {k: v for k, *v in (line.strip("| ").split(" | ") for line in lines)}
+    assert cells["per chip"][:2] == ["v5e:4x4, 16 per chip", "v5e:4x4, 64 per chip"]
+    assert cells["temporaries, MiB"] == ["1.0", "does not fit", "1.0"]
+    assert cells["the same, ms"] == ["2.00", "does not fit", "none"]
+    assert cells["bytes at full bandwidth, ms"] == ["1.00", "does not fit", "none"]
+    assert cells["audio-s/s by the cycles"] == ["4,000", "does not fit", "none"]
+    assert cells["all-reduce: number, MB"] == ["2, 0.00", "does not fit", "none"]
+
+
+def micro():
+    made = smoke.experiment()
+    plan = dataclasses.replace(made.schedule, clip_code_frames=4)
+    return dataclasses.replace(made, model=MICRO, schedule=plan)
+
+
+def test_parts_are_those_of_the_step():
+    mesh = parallel.data_mesh(jax.devices()[:1])
+    flops = {}
+    for part, direction in [
+        ("stage:0", "forward"),
+        ("stage:1", "forward"),
+        ("encoder", "forward"),
+        ("encoder", "both"),
+    ]:
+        lowered = lower_part(micro(), mesh, part, direction, batch=2)
+        flops[part, direction] = dry(lowered)["flops"]
+    stages = flops["stage:0", "forward"] + flops["stage:1", "forward"]
+    # beside the stages: one at full resolution, and the patch embedding
+    assert 1.3 * stages < flops["encoder", "forward"] < 3 * stages
+    assert flops["encoder", "both"] > 2 * flops["encoder", "forward"]
+
+
+def test_dry_run_tells_and_writes_its_counts(tmp_path, capsys):
+    out = tmp_path / "dry.json"
+    assert main([EXPERIMENT, "--dry", "--part", "optimizer", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())["dry"]
+    assert f"{found['instructions']} instructions" in capsys.readouterr().out
+    assert found["flops"] > 0
+
+
+@pytest.mark.parametrize(
+    "part", ["stage:2", "stage:-1", "stage", "quantizers", "encoder:1", "stage:N"]
+)
+def test_unknown_parts_are_refused(part):
+    with pytest.raises(
+        ValueError, match=f"part '{part}' does not exist in smoke: .*1."
+    ):
+        check_part(micro(), part)
+
+
+def test_missing_compiler_and_unknown_topology_are_explained(monkeypatch, capsys):
+    def refuse(**_):
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: Invalid TPU external name")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main([EXPERIMENT, "--topology", "v5e:4x4"]) == 2
+    error = capsys.readouterr().err
+    assert f"pip install 'jax[tpu]=={jax.__version__}'" in error
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(topologies, "get_topology_desc", refuse)
+    assert main([EXPERIMENT, "--topology", "v9:4x4"]) == 2
+    error = capsys.readouterr().err
+    assert "topology 'v9:4x4' does not exist" in error and "v5e:4x4" in error
+    assert "Traceback" not in error
+
+
+def test_numbers_that_make_no_sense_are_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([EXPERIMENT, "--batch", "0"])
+    assert stopped.value.code == 2
+    assert "--batch: 0 is not a number from 1 on" in capsys.readouterr().err

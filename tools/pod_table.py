@@ -1,0 +1,90 @@
+"""Figures of programs for pods, as a Markdown table, and what grows with the pod."""
+
+import dataclasses
+import re
+from typing import Any
+
+__all__ = ["CHIPS", "Chip", "chip_of", "growth", "table"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A chip; its clock follows from the published peak of its matrix units.
+
+    Source: cloud.google.com/tpu/docs, system architecture.
+    """
+
+    memory: float  # bytes that a program can have
+    bandwidth: float  # bytes of memory per second
+    clock: float  # Hz
+
+
+CHIPS = {
+    "v5e": Chip(15.75 * 2**30, 819e9, 1.5e9),
+    "v6e": Chip(31 * 2**30, 1640e9, 1.75e9),
+}
+
+
+def chip_of(topology: str) -> Chip | None:
+    """The chip of a topology such as `v5e:4x4`, None if nothing is known of it."""
+    return CHIPS.get(re.split("[:=_]", topology)[0])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Results as Markdown, one column each."""
+    columns = [_cells(row) for row in rows]
+    names = list({name: None for cells in columns for name in cells})
+    heads = [f"{row['topology']}, {row['batch']} per chip" for row in rows]
+    lines = [("per chip", heads), ("---", ["---"] * len(rows))]
+    for name in names:
+        missing = ["none" if row["fits"] else "does not fit" for row in rows]
+        pairs = zip(columns, missing, strict=True)
+        lines.append((name, [cells.get(name, text) for cells, text in pairs]))
+    return "\n".join(f"| {' | '.join([name, *cells])} |" for name, cells in lines)
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    if not row["fits"]:
+        return {}
+    memory, cycles, chip = row["memory"], row["cycles"], chip_of(row["topology"])
+    kinds = ("arguments", "outputs", "temporaries", "total")
+    cells = {f"{kind}, MiB": f"{memory[kind] / 2**20:,.1f}" for kind in kinds}
+    cells["operations, GFLOP"] = f"{row['flops'] / 1e9:,.1f}"
+    cells["bytes accessed, MB"] = f"{row['bytes'] / 1e6:,.1f}"
+    cells["compiler's cycles, million"] = f"{cycles / 1e6:,.2f}"
+    if chip:
+        cells["the same, ms"] = f"{1e3 * cycles / chip.clock:,.2f}"
+        cells["bytes at full bandwidth, ms"] = (
+            f"{1e3 * row['bytes'] / chip.bandwidth:,.2f}"
+        )
+    if chip and row["part"] == "step":
+        rate = row["batch"] * row["clip_seconds"] * chip.clock / cycles
+        cells["audio-s/s by the cycles"] = f"{rate:,.0f}"
+    for kind, moved in row["collectives"].items():
+        cells[f"{kind}: number, MB"] = f"{moved['count']}, {moved['bytes'] / 1e6:,.2f}"
+    cells["compilation, s"] = f"{row['compile_seconds']:,.0f}"
+    return cells
+
+
+def growth(small: dict[str, Any], large: dict[str, Any]) -> list[str]:
+    """What a chip has more of in a larger topology, beyond the all-reduce.
+
+    A share of 2 % is let pass: the compiler places things anew for every topology.
+    """
+    named = {
+        "memory": (small["memory"]["total"], large["memory"]["total"]),
+        "operations": (small["flops"], large["flops"]),
+        "bytes": (small["bytes"], large["bytes"]),
+        "cycles": (small["cycles"], large["cycles"]),
+    }
+    for kind in {**small["collectives"], **large["collectives"]}:
+        pair = (small["collectives"].get(kind), large["collectives"].get(kind))
+        old, new = (found or {"count": 0, "bytes": 0} for found in pair)
+        named[f"{kind} bytes"] = (old["bytes"], new["bytes"])
+        if kind != "all-reduce":
+            named[f"number of {kind}"] = (old["count"], new["count"])
+    return [
+        f"{name}: {old:.4g} -> {new:.4g}"
+        for name, (old, new) in named.items()
+        if new > 1.02 * old
+    ]
