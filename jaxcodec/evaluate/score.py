@@ -61,9 +61,12 @@ class Scorer:
             self._stack.enter_context(_one_thread_each())
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         if self._pool is not None:
+            processes = list((getattr(self._pool, "_processes", None) or {}).values())
             self._pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes if error else ():
+                process.terminate()  # else the program would wait for its clip
         self._stack.close()
 
     def submit(self, tag: Any, target: np.ndarray, estimate: np.ndarray) -> None:

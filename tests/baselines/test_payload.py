@@ -9,9 +9,9 @@ def page(lacing):
 
 def test_ogg_packets_without_headers_and_pages():
     # a packet of 300 bytes is laced 255 + 45, one of 510 over two pages
-    data = page([19]) + page([40]) + page([255, 45, 10, 255]) + page([255, 0, 7])
+    data = page([19]) + page([255, 40]) + page([255, 45, 10, 255]) + page([255, 0, 7])
     assert ogg_payload(data) == 300 + 10 + 510 + 7
-    assert ogg_payload(data, num_headers=0) == 19 + 40 + 827
+    assert ogg_payload(data, num_headers=0) == 19 + 295 + 827
 
 
 @pytest.mark.parametrize("data", [b"RIFF" + bytes(40), page([9]) + b"Og"])

@@ -1,5 +1,6 @@
 import itertools
 import json
+import signal
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 
@@ -185,3 +186,14 @@ def test_processes_score_as_one_does_and_one_may_die():
         scorer._waiting[dead] = "b", target, estimate
         found = dict(scorer.finished(everything=True))
     assert found == {"a": expected, "b": expected}
+
+
+def test_an_interrupted_run_leaves_no_process():
+    with pytest.raises(KeyboardInterrupt), Scorer(NAMES, workers=2) as scorer:
+        scorer.submit("a", voice(), voice())
+        processes = list(scorer._pool._processes.values())
+        raise KeyboardInterrupt
+    assert processes
+    for process in processes:
+        process.join(5)
+        assert process.exitcode == -signal.SIGTERM
