@@ -126,14 +126,13 @@ def _features(
     config, policy = experiment.model, policy_of(experiment)
     frames = experiment.schedule.clip_code_frames * config.frames_per_code
     module: Any
+    method: Any = None  # the module's own call
     if part == "encoder":
         module = PyramidEncoder(config, policy)
-        bins, time = config.n_fft // 2 + 1, frames * config.patch[1]
-        sizes = (bins, time, 2)
-        run = PyramidEncoder.__call__
+        sizes = (config.n_fft // 2 + 1, frames * config.patch[1], 2)
     elif part == "decoder":
-        module = PyramidDecoder(config, policy)
-        sizes, run = (config.rows[-1], frames, config.channels[-1]), _decode
+        module, method = PyramidDecoder(config, policy), _decode
+        sizes = (config.rows[-1], frames, config.channels[-1])
     else:
         assert stage is not None
         swin = config.backbone == "swin"
@@ -141,33 +140,30 @@ def _features(
         wider = config.channels[stage + 1]
         module = _stage(config, policy)(heads, wider, False, f"stage_{stage}")
         sizes = (config.rows[stage], frames, config.channels[stage])
-        run = type(module).__call__
-    return _of_module(module, run, (count, *sizes), mesh)
-
-
-def _of_module(module: Any, run: Callable, sizes: tuple[int, ...], mesh: Mesh):
-    features = _struct(sizes, parallel.batch_sharding(mesh))
+    features = _struct((count, *sizes), parallel.batch_sharding(mesh))
     variables = jax.eval_shape(
-        lambda key, x: module.init(key, x, method=run), jax.random.key(0), features
+        lambda key, x: module.init(key, x, method=method), jax.random.key(0), features
     )
     same = parallel.replicated(mesh)
     weights = jax.tree.map(lambda leaf: _struct(leaf.shape, same), variables)
 
-    def apply(variables: PyTree, features: PyTree):
-        if run is _decode:
-            return module.apply(variables, features, method=run)
+    def run(variables: PyTree, features: PyTree):
         made, _ = module.apply(
-            variables, features, None, True, method=run, mutable=["batch_stats"]
+            variables,
+            features,
+            train=True,
+            method=method,
+            mutable=["batch_stats"],
         )
         return made
 
-    return apply, weights, features
+    return run, weights, features
 
 
-def _decode(decoder: PyramidDecoder, features):
+def _decode(decoder: PyramidDecoder, features, train: bool = False):
     for index in range(len(decoder.config.channels) - 1):
-        features = decoder.stage(index, features, None, True)
-    return decoder.finish(features, None, True)
+        features = decoder.stage(index, features, None, train)
+    return decoder.finish(features, None, train)
 
 
 def _with_gradients(run: Callable) -> Callable:

@@ -137,6 +137,10 @@ def test_parts_are_those_of_the_step():
     # beside the stages: one at full resolution, and the patch embedding
     assert 1.3 * stages < flops["encoder", "forward"] < 3 * stages
     assert flops["encoder", "both"] > 2 * flops["encoder", "forward"]
+    conv = dataclasses.replace(MICRO, backbone="conv", depth=1)
+    made = dataclasses.replace(micro(), model=conv)
+    counts = dry(lower_part(made, mesh, "decoder", "forward", batch=2))["most_frequent"]
+    assert counts["convolution"] >= 4  # two stages, the finest scale, the spectrum
 
 
 def test_dry_run_tells_and_writes_its_counts(tmp_path, capsys):
