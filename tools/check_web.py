@@ -87,7 +87,8 @@ def visit(
         if screenshot is not None:
             wait = f"--virtual-time-budget={1000 * PATIENCE}"
             options += [f"--screenshot={screenshot}", "--window-size=900,900", wait]
-        with tempfile.TemporaryDirectory() as profile:
+        # a browser's children may still write for a moment after it has ended
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
             page = subprocess.Popen(
                 [command, *options, f"--user-data-dir={profile}", address]
                 + ([] if screenshot else ["--remote-debugging-port=0"]),
