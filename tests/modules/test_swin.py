@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -154,3 +156,46 @@ def test_split_undoes_the_layout_of_merge(features, filled, close):
 def test_heads_that_do_not_divide():
     with pytest.raises(ValueError, match="8 channels cannot be shared by 3 heads"):
         SwinBlock(3).init(jax.random.key(0), jnp.zeros((1, 4, 4, 8)))
+
+
+def _attended(variables, grid, heads, shift, window=4):
+    """A block by loops: each token looks at those of its window and its region."""
+    p = {name: np.asarray(value, np.float64) for name, value in variables.items()}
+
+    def norm(x, name):
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        return x * p[f"{name}_scale"] + p[f"{name}_bias"]
+
+    high, wide, channels = grid.shape
+    width = channels // heads
+    qkv = norm(grid, "norm1") @ p["qkv_kernel"] + p["qkv_bias"]
+    query, key, value = np.split(qkv, 3, axis=-1)
+    mixed = np.zeros_like(grid)
+    home = [[(i - shift) // window for i in range(size)] for size in (high, wide)]
+    for i, j, h in np.ndindex(high, wide, heads):
+        part = slice(h * width, (h + 1) * width)
+        seen, scores = [], []
+        for k, n in np.ndindex(high, wide):
+            if (home[0][k], home[1][n]) != (home[0][i], home[1][j]):
+                continue
+            place = (i - k + window - 1) * (2 * window - 1) + j - n + window - 1
+            score = query[i, j, part] @ key[k, n, part] / np.sqrt(width)
+            scores.append(score + p["position_table"][place, h])
+            seen.append(value[k, n, part])
+        weights = np.exp(scores - np.max(scores))
+        mixed[i, j, part] = weights @ np.array(seen) / weights.sum()
+    grid = grid + mixed @ p["proj_kernel"] + p["proj_bias"]
+    hidden = norm(grid, "norm2") @ p["mlp_in_kernel"] + p["mlp_in_bias"]
+    hidden = hidden * 0.5 * (1 + np.vectorize(math.erf)(hidden / np.sqrt(2)))
+    return grid + hidden @ p["mlp_out_kernel"] + p["mlp_out_bias"]
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_a_block_is_attention_inside_windows(features, filled, shifted, close):
+    grid = features(1, 12, 8, 6)
+    block = SwinBlock(2, shifted=shifted)
+    variables = filled(block, grid)
+    expected = _attended(
+        variables["params"], np.asarray(grid[0], np.float64), 2, 2 * shifted
+    )
+    close(jax.jit(block.apply)(variables, grid)[0], expected, 1e-5)
