@@ -137,10 +137,11 @@ class TensorBoard:
 
     def __init__(self, folder: str | Path):
         try:
+            import PIL  # noqa: F401
             from tensorboardX import SummaryWriter
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
-                "TensorBoard output needs tensorboardX: pip install "
+                f"TensorBoard output needs {error.name}: pip install "
                 "'jaxcodec[tensorboard]'."
             ) from error
         self._writer = SummaryWriter(str(folder))
