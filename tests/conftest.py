@@ -25,6 +25,23 @@ import numpy as np
 import pytest
 
 FIXTURES = Path(__file__).parent / "fixtures"
+LONG = (  # files of tests that take longest
+    "train/test_devices",
+    "models/test_parity",
+    "models/test_esc",
+    "train/test_loop",
+    "inference/test_chunked",
+    "export/test_bundle",
+    "commands/test_train",
+    "export/test_torch_twin",
+    "models/test_discriminators",
+    "train/test_adversarial",
+    "models/test_codec",
+    "modules/test_swin",
+    "bitstream/test_fuzz_container",
+    "inference/test_codec",
+    "tests/test_cli",
+)
 MARGIN = 1e-4  # below this a reference's choice of codeword counts as a tie
 PARITY = 1e-4  # of the peak
 
@@ -39,6 +56,14 @@ def pytest_configure(config):
     )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first, or one worker would do the last of them alone."""
+    rank = {name: place for place, name in enumerate(LONG)}
+    items.sort(
+        key=lambda item: rank.get(f"{item.path.parent.name}/{item.path.stem}", 99)
+    )
 
 
 def pytest_sessionfinish(session):
