@@ -60,7 +60,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     """Long files first, or one worker would do the last of them alone."""
-    rank = {name: place for place, name in enumerate(LONG)}
+    rank = {name: i for i, name in enumerate(LONG)}
     items.sort(
         key=lambda item: rank.get(f"{item.path.parent.name}/{item.path.stem}", 99)
     )
