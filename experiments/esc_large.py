@@ -1,6 +1,6 @@
 """ESC-Large, published recipe: twice the blocks of Base (arXiv:2404.19441, figure).
 
-15.6 M parameters; about twice the time of esc_base; not trained here.
+15.6 M parameters; not trained here.
     jaxcodec train experiments/esc_large.py --data DIR --out runs/esc_large
 """
 

@@ -20,9 +20,6 @@ from jaxcodec import bitstream, cli, pretrained
 
 RATE = 16_000
 BITS = (128_000.0, 256_000.0)  # what the toy offers
-needs_model = pytest.mark.skipif(
-    not pretrained.available(), reason="no model is shipped yet"
-)
 
 
 class Toy:
@@ -799,7 +796,6 @@ def test_full_disk_is_one_message(tmp_path, suffix):
 
 
 @pytest.mark.slow
-@needs_model
 def test_default_model_end_to_end(tmp_path, monkeypatch, capfdbinary):
     monkeypatch.chdir(tmp_path)
     time_ = np.arange(44_100 * 2) / 44_100

@@ -113,8 +113,6 @@ def test_bitstream_needs_no_jax(path):
 @pytest.mark.parametrize("module", ["jaxcodec", "jaxcodec.bitstream", "jaxcodec.cli"])
 def test_starts_without_jax(module):
     """Help, version and `info` answer at once, and bytes decode without JAX."""
-    if not is_module(module.removeprefix("jaxcodec.")) and module != "jaxcodec":
-        pytest.skip(f"{module} is not written yet")
     code = f"import sys, {module}; sys.exit('jax' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     subprocess.run(

@@ -95,7 +95,6 @@ def test_gradients(tmp_path, close):
     assert seen == set(named)
 
 
-@pytest.mark.skipif(not pretrained.available(), reason="no model is shipped yet")
 def test_real_speech(close):
     codec = jaxcodec.load()
     twin = torch_twin.load(pretrained.find(None))
