@@ -128,7 +128,7 @@ def speed(args: argparse.Namespace, works: list[str], document: Document) -> Non
     """Measures every size of every kind of work."""
     settings = Settings(args.rounds, args.turn_seconds, args.together, args.deadline)
     with tempfile.TemporaryDirectory() as name:
-        folder = model_folder(args.model, Path(name))
+        folder = model_folder(args.model, Path(name), train="train" in works)
         for work in works:
             for orders in orders_of(args, work, folder):
                 if args.deadline and time.monotonic() > args.deadline:
@@ -141,7 +141,7 @@ def speed(args: argparse.Namespace, works: list[str], document: Document) -> Non
 def h200(args: argparse.Namespace, document: Document) -> None:
     """What one GPU is to show, the most important first, within the time.
 
-    `--dry` sends a tiny model through the same code on any machine.
+    `--dry` sends short clips through the same code on a CPU.
     """
     args.deadline = time.monotonic() + args.limit
     twins, fast = ["torch", "torch-compile"], ["tf32", "bfloat16"]
@@ -156,15 +156,14 @@ def h200(args: argparse.Namespace, document: Document) -> None:
         ("encode", {"batch": [16], "precision": ["tf32"], "peer": list(PEERS[2:])}),
         ("decode", {"batch": [16], "precision": ["tf32"], "peer": list(PEERS[2:])}),
     ]
-    args.device, args.together, args.model = "gpu", True, "base"
-    if args.dry:
-        args.device, args.together, args.model = "cpu", False, "esc_tiny"
+    args.device, args.together = ("cpu", False) if args.dry else ("gpu", True)
+    args.model = args.model or ("esc_tiny" if args.dry else "base")
     for work, changes in plan:
         own = {"peer": [], "seconds": [USUAL[work][1]], **changes}
         if args.dry:
-            own["seconds"], own["batch"] = [0.4], own["batch"][:1] and [1]
-            own["precision"] = [p for p in own["precision"] if p != "tf32"] or [
-                "float32"
+            own |= {"seconds": [0.4], "batch": [1]}
+            own["precision"] = [
+                "float32" if p == "tf32" else p for p in own["precision"]
             ]
         speed(argparse.Namespace(**{**vars(args), **own}), [work], document)
 
@@ -246,6 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     memory = commands.add_parser("memory", parents=[common])
     memory.add_argument("--minutes", type=float, nargs="+", default=[1, 60])
     gpu = commands.add_parser("h200", parents=[common, timed])
+    gpu.set_defaults(model=None)
     gpu.add_argument("--limit", type=float, default=520, help="seconds in all")
     gpu.add_argument("--dry", action="store_true", help="tiny, on the CPU")
     readme = commands.add_parser("table")

@@ -1,17 +1,22 @@
 """The benchmark: turns in alternation, honest figures, tables from results."""
 
 import dataclasses
+import functools
 import json
 import re
 import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcodec.dsp.mel import mel_filterbank
 from jaxcodec.export.weights import save_release
-from tests.micro import MICRO, variables
+from jaxcodec.losses.reconstruction import mel_loss
+from jaxcodec.models.named import build
+from tests.micro import MICRO
 from tools import bench
 from tools.benchmarks import alternate, figures, tables
 from tools.benchmarks.machine import Device, device_of
@@ -25,8 +30,13 @@ SHORT = dataclasses.replace(  # two scales: quick to differentiate
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
+    """A model with weights from NumPy: nothing to compile."""
+    silence = jnp.zeros((1, SHORT.clip_samples(4)))
+    shapes = jax.eval_shape(build(SHORT).init, jax.random.key(0), silence)
+    rng = np.random.default_rng(0)
+    drawn = jax.tree.map(lambda leaf: 0.3 * rng.normal(size=leaf.shape), shapes)
     made = tmp_path_factory.mktemp("model")
-    save_release(made, "short", SHORT, jax.tree.map(np.asarray, variables(SHORT)), None)
+    save_release(made, "short", SHORT, drawn, None)
     return made
 
 
@@ -94,31 +104,32 @@ def test_figures_of_turns(folder):
 
 
 @pytest.mark.parametrize(("work", "most"), [("decode", 1e-5), ("train", 1e-4)])
-def test_systems_do_the_same_work(folder, work, most):
+def test_systems_do_the_same_work(folder, work, most, monkeypatch):
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    from jaxcodec.dsp.mel import mel_filterbank
-    from jaxcodec.losses.reconstruction import MEL_RESOLUTIONS
     from tools.benchmarks import jax_side, torch_side
 
-    banks = {str(w): mel_filterbank(w, bands, 2_000) for w, bands in MEL_RESOLUTIONS}
-    np.savez(folder / MEL, **banks)
+    windows = ((32, 5), (64, 10))  # seven take long to compile
+    few = functools.partial(mel_loss, resolutions=windows)
+    monkeypatch.setattr("jaxcodec.train.step.mel_loss", few)
+    np.savez(folder / MEL, **{str(w): mel_filterbank(w, k, 2_000) for w, k in windows})
     order = Order(
-        system="jaxcodec", work=work, folder=str(folder), batch=2, seconds=0.64
+        system="jaxcodec", work=work, folder=str(folder), batch=2, seconds=0.16
     )
-    assert inputs(order)[0].shape == (2, SHORT.clip_samples(32))
+    assert inputs(order)[0].shape == (2, SHORT.clip_samples(8))
     twin = dataclasses.replace(order, system="torch")
     ours, theirs = jax_side.prepare(order), torch_side.prepare(twin)
     ours.run()
     ours.run()  # the first loss is compared, and weights move
     (error,) = figures.agreement(work, ours.output(), theirs.output()).values()
     assert error < most
-    assert ours.count()["flops"] > 1e6
+    if work == "decode":
+        assert ours.count()["flops"] > 1e6
 
 
 def test_the_command_measures_and_saves(folder, tmp_path, monkeypatch, capsys):
     pytest.importorskip("torch", reason="PyTorch is not installed")
     out, drawn = tmp_path / "bench_small.json", tmp_path / "grid.svg"
-    given = f"encode --model {folder} --batch 1 2 --seconds 0.5 --rounds 2 --threads 1 "
+    given = f"encode --model {folder} --batch 2 --seconds 0.5 --rounds 2 --threads 1 "
     given += (
         f"--turn-seconds 0.01 --peer torch --device cpu --json {out} --grid {drawn}"
     )
@@ -127,7 +138,7 @@ def test_the_command_measures_and_saves(folder, tmp_path, monkeypatch, capsys):
     document = json.loads(out.read_text())
     assert str(ROOT) not in out.read_text()
     assert {"processor", "cores", "versions"} <= document["machine"].keys()
-    assert len(document["rows"]) == 4
+    assert [row["system"] for row in document["rows"]] == ["jaxcodec", "torch"]
     for row in document["rows"]:
         assert row["turns"] == 2 <= row["calls"]
         assert row["call_seconds"]["low"] <= row["call_seconds"]["high"]
@@ -135,15 +146,15 @@ def test_the_command_measures_and_saves(folder, tmp_path, monkeypatch, capsys):
         seconds = row["batch"] * row["seconds"] / row["call_seconds"]["median"]
         assert row["audio_seconds_per_second"] == pytest.approx(seconds)
         if row["system"] == "torch":
-            assert row["codes_that_differ"] < 0.01
+            assert row["codes_that_differ"] < 0.005
             assert row["times_as_long"]["median"] > 0
         else:
             assert row["compile_seconds"] > 0
             assert 0 < row["mfu"] < 2
     printed = capsys.readouterr().out
     assert "PyTorch twin, eager" in printed
-    assert "Time grows as (seconds of audio) **" in printed
-    assert drawn.read_text().count("<circle") == 2 * 2  # of ours, and the legend
+    assert "| 2 | " in printed  # of the grid
+    assert drawn.read_text().count("<circle") == 2  # of ours, and the legend
 
 
 def test_a_system_that_cannot_is_named(folder):

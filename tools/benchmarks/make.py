@@ -20,22 +20,31 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "jaxcodec" / "weights"
 
 
-def model_folder(model: str, folder: Path, release: bool = False) -> Path:
+def model_folder(
+    model: str, folder: Path, release: bool = False, train: bool = False
+) -> Path:
     """Weights of a model: a shipped one's, a folder's, or random ones.
 
     Args:
         model: a shipped or named model (`base` is `esc_base`), or the path of a folder.
         folder: where they go.
         release: as the command line loads them; needs the range coder's package.
+        train: with what losses need.
 
     Raises:
         ValueError: there is no such model.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    places = (SHIPPED / model, SHIPPED / f"esc_{model}", Path(model))
+    source = next((p for p in places if (p / "config.json").is_file()), None)
+    if source:
+        for name in ("config.json", "weights.safetensors"):
+            (folder / name).write_bytes((source / name).read_bytes())
+        if not train:
+            return folder
+    flag = ["--release"] if release else []
     done = subprocess.run(
-        [
-            *(sys.executable, "-m", "tools.benchmarks.make", model, str(folder)),
-            *["--release"] * release,
-        ],
+        [sys.executable, "-m", "tools.benchmarks.make", model, str(folder), *flag],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -63,13 +72,7 @@ def _make(model: str, folder: Path, release: bool) -> None:
     from jaxcodec.dsp.mel import mel_filterbank
     from jaxcodec.losses.reconstruction import MEL_RESOLUTIONS
 
-    folder.mkdir(parents=True, exist_ok=True)
-    places = (SHIPPED / model, SHIPPED / f"esc_{model}", Path(model))
-    source = next((p for p in places if (p / "config.json").is_file()), None)
-    if source:
-        for name in ("config.json", "weights.safetensors"):
-            (folder / name).write_bytes((source / name).read_bytes())
-    else:
+    if not (folder / "config.json").is_file():
         _random(model, folder, release)
     about = json.loads((folder / "config.json").read_text())
     rate = about["model"]["sample_rate"]

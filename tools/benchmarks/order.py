@@ -5,6 +5,7 @@ Imports neither JAX nor PyTorch: a process must be pinned to its cores before th
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -111,8 +112,15 @@ def pin(threads: int | None) -> None:
 
 
 def code_frames(order: Order, config: dict[str, Any]) -> int:
-    """Code frames of a clip: its length to the nearest frame."""
-    return max(round(order.seconds * config["sample_rate"] / stride(config)), 2)
+    """Code frames of a clip: its length to the nearest whole attention window.
+
+    What fills up a window is hidden by the twin, and by ours only where it is told what
+    is present; so no clip needs filling.
+    """
+    cell = math.lcm(config["frames_per_code"], config["attention_window"])
+    samples = cell * config["hop"] * config["patch"][1]
+    cells = max(round(order.seconds * config["sample_rate"] / samples), 1)
+    return cells * cell // config["frames_per_code"]
 
 
 def stride(config: dict[str, Any]) -> int:
