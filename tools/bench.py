@@ -2,7 +2,7 @@
 
     python -m tools.bench encode|decode|train|all [--model esc_tiny] [--batch 1 8]
         [--seconds 10] [--precision float32 bfloat16] [--streams 6] [--threads 1 2]
-        [--layout NAME...] [--peer torch,torch-compile,encodec,dac,mimi]
+        [--layout channels tiles...] [--peer torch,torch-compile,encodec,dac,mimi]
         [--grid [FILE.svg]] [--json FILE]
     python -m tools.bench startup [--peer torch]     # fresh processes
     python -m tools.bench memory [--minutes 1 60]    # of the command line
@@ -229,7 +229,9 @@ def _parser() -> argparse.ArgumentParser:
         "--precision", nargs="+", choices=PRECISIONS, default=["float32"]
     )
     timed.add_argument("--streams", type=int, help="all if not given")
-    timed.add_argument("--layout", nargs="+", default=[None], help="of blocks")
+    timed.add_argument(
+        "--layout", nargs="+", default=[None], help="of `Policy`; channels:64 is tiled"
+    )
     timed.add_argument("--remat", action="store_true", help="in training")
     timed.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
     timed.add_argument("--turn-seconds", type=float, default=0.5, help="at least")

@@ -50,7 +50,7 @@ def prepare(order: Order) -> Prepared:
     platform = jax.default_backend()
     _set_precision(order.precision, platform)
     mesh = parallel.data_mesh()
-    policy = policy_of(order, platform)
+    policy = policy_of(order)
     make = _training if order.work == "train" else _inference
     job = make(order, policy, mesh)
     begun = time.perf_counter()
@@ -81,11 +81,11 @@ def prepare(order: Order) -> Prepared:
 
 
 # the policy whose program has no loops: XLA counts the body of a loop only once
-PLAIN: dict[str, Any] = {"window_tile": None, "remat": False}
+PLAIN: dict[str, Any] = {"layout": "channels", "window_tile": None, "remat": False}
 
 
-def policy_of(order: Order, platform: str) -> Policy:
-    """How the model is executed.
+def policy_of(order: Order) -> Policy:
+    """How the model is executed: `tiles`, or `channels:64` for windows in tiles of 64.
 
     Raises:
         ValueError: there is no such layout.
@@ -94,12 +94,14 @@ def policy_of(order: Order, platform: str) -> Policy:
     policy = Policy(compute_dtype=dtype, remat=order.remat)
     if order.layout is None:
         return policy
-    if "layout" not in {field.name for field in dataclasses.fields(Policy)}:
+    layout, _, tile = order.layout.partition(":")
+    if tile and not tile.isdigit():
         raise ValueError(
-            f"layout {order.layout!r} was asked for: this version of jaxcodec has none."
+            f"layout {order.layout!r} has no number of windows behind the colon: "
+            "write it as in channels:64."
         )
-    changes: dict[str, Any] = {"layout": order.layout}
-    return dataclasses.replace(policy, **changes)
+    window_tile = int(tile) if tile else None
+    return dataclasses.replace(policy, layout=layout, window_tile=window_tile)
 
 
 def _set_precision(precision: str, platform: str) -> None:
