@@ -135,7 +135,7 @@ def speed(args: argparse.Namespace, works: list[str], document: Document) -> Non
                     left = f"{work} of {orders[0].batch} x {orders[0].seconds:g} s"
                     print(f"left out, the time is up: {left}", file=sys.stderr)
                     continue
-                document.add(compare(orders, args.model, settings))
+                document.add(compare(orders, Path(args.model).name, settings))
 
 
 def h200(args: argparse.Namespace, document: Document) -> None:

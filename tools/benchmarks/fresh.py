@@ -122,15 +122,19 @@ def startup(
                     "audio_seconds_per_second": seconds / float(np.median(times)),
                 }
             )
-    common = {"work": "startup", "model": model, "seconds": seconds, "turns": rounds}
+    common = {
+        "work": "startup",
+        "model": Path(model).name,
+        "seconds": seconds,
+        "turns": rounds,
+    }
     return [{**common, "threads": threads, **row} for row in rows]
 
 
 def _row(
     system: str, done: list[dict[str, Any]], reference: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    pairs = zip(done, reference, strict=True)
-    row = {
+    row: dict[str, Any] = {
         "system": system,
         "direction": "encode",
         "call_seconds": spread([one["seconds"] for one in done]),
@@ -138,7 +142,12 @@ def _row(
         "host_peak_mib": max(one["peak_mib"] for one in done),
     }
     if done is not reference:
-        row["times_as_long"] = spread([a["seconds"] / b["seconds"] for a, b in pairs])
+        for name, clock in (
+            ("times_as_long", "seconds"),
+            ("times_the_cpu", "cpu_seconds"),
+        ):
+            pairs = zip(done, reference, strict=True)
+            row[name] = spread([own[clock] / other[clock] for own, other in pairs])
     return row
 
 
@@ -165,7 +174,7 @@ def memory(
                         "work": "memory",
                         "system": "jaxcodec",
                         "direction": direction,
-                        "model": model,
+                        "model": Path(model).name,
                         "threads": threads,
                         "seconds": 60 * length,
                         "host_peak_mib": done["peak_mib"],
