@@ -77,9 +77,10 @@ class Document:
 
     def content(self) -> dict[str, Any]:
         """As JSON values."""
+        devices = {row["device"] for row in self.rows if row.get("device")}
         return {
             "format": 1,
-            "machine": self.machine,
+            "machine": {**self.machine, "devices": sorted(devices)},
             "note": self.note,
             "grid": self.grid,
             "rows": self.rows,

@@ -139,6 +139,7 @@ def test_the_command_measures_and_saves(folder, tmp_path, monkeypatch, capsys):
     assert str(ROOT) not in out.read_text()
     assert str(folder.parent) not in out.read_text()
     assert {"processor", "cores", "versions"} <= document["machine"].keys()
+    assert document["machine"]["devices"] == ["cpu"]
     assert [row["system"] for row in document["rows"]] == ["jaxcodec", "torch"]
     for row in document["rows"]:
         assert row["turns"] == 2 <= row["calls"]

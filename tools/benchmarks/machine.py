@@ -62,11 +62,10 @@ def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if not info.is_file():
         return platform.processor() or platform.machine()
-    fields = dict(
-        (part.strip() for part in line.split(":", 1))
-        for line in info.read_text().splitlines()
-        if ":" in line
-    )
+    fields: dict[str, str] = {}
+    for line in info.read_text().splitlines():
+        name, _, value = line.partition(":")
+        fields[name.strip()] = value.strip()
     name = fields.get("model name", platform.machine())
     flags = fields.get("flags", "").split()
     best = [f for f in ("amx_tile", "avx512_bf16", "avx512f", "avx2") if f in flags]

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def _make(model: str, folder: Path, release: bool) -> None:
         _random(model, folder, release)
     about = json.loads((folder / "config.json").read_text())
     rate = about["model"]["sample_rate"]
-    banks = {
+    banks: dict[str, Any] = {
         str(window): mel_filterbank(window, bands, rate)
         for window, bands in MEL_RESOLUTIONS
     }

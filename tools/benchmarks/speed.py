@@ -49,6 +49,9 @@ def compare(
                 workers.pop(order).close()
         _same_device(workers.values())
         return _measured(orders, workers, failed, model, settings)
+    except Failed as failure:  # in its turn, so that the others' have no meaning
+        why = {order: failed.get(order, f"in turns: {failure}") for order in orders}
+        return [_failed_row(order, model, why[order]) for order in orders]
     finally:
         for worker in workers.values():
             worker.close()
