@@ -129,7 +129,7 @@ def _agreements(
         paths = {
             order: output_of(workers[order], Path(folder), str(number))
             for number, order in enumerate(playing)
-            if order.system in ("jaxcodec", "torch", "torch-compile")
+            if order.has_our_weights
         }
         for order, path in paths.items():
             reference = reference_of(order, playing)
