@@ -211,6 +211,8 @@ def test_blocks_are_made_from_results(tmp_path, monkeypatch, capsys):
         "2 cores, jax 0.10.1; 2026-01-01."
     )
     assert "failed: no / memory" in tables.render(results())
+    told = "Not measured: train, PyTorch twin, torch.compile (no | memory)."
+    assert tables.render(results(), brief=True).endswith(told)
     with pytest.raises(ValueError, match="have no decode: they have encode, train"):
         tables.render(results(), ["decode"])
 
