@@ -46,7 +46,7 @@ from tools.benchmarks.alternate import Failed
 from tools.benchmarks.machine import describe
 from tools.benchmarks.make import ROOT, model_folder
 from tools.benchmarks.order import PEERS, PRECISIONS, WORKS, Order
-from tools.benchmarks.speed import Settings, compare
+from tools.benchmarks.speed import Settings, compare, failed_row
 
 RESULTS = ROOT / "experiments" / "results"
 GRID = ((1, 2, 4, 8), (1.0, 3.0, 10.0))  # clips, seconds
@@ -133,8 +133,8 @@ def speed(args: argparse.Namespace, works: list[str], document: Document) -> Non
         for work in works:
             for orders in orders_of(args, work, folder):
                 if args.deadline and time.monotonic() > args.deadline:
-                    left = f"{work} of {orders[0].batch} x {orders[0].seconds:g} s"
-                    print(f"left out, the time is up: {left}", file=sys.stderr)
+                    why, name = "left out: the time was up", Path(args.model).name
+                    document.add([failed_row(order, name, why) for order in orders])
                     continue
                 document.add(compare(orders, Path(args.model).name, settings))
 
