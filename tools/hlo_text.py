@@ -39,7 +39,7 @@ _LIMIT = re.compile(r"= [su]\d+\[\][^ ]* constant\((\d+)\)")
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """The collectives of one kind that a device takes part in."""
+    """Instructions of one kind that a device executes."""
 
     count: int = 0
     bytes: int = 0  # of their results on one device
@@ -53,6 +53,7 @@ class Work:
     count: Counter[str] = dataclasses.field(default_factory=Counter)  # per collective
     bytes: Counter[str] = dataclasses.field(default_factory=Counter)
     loops_of_unknown_length: int = 0  # counted as if they ran once
+    relayouts: Traffic = Traffic()  # reshapes that move data; they have no estimate
 
     @property
     def collectives(self) -> dict[str, Traffic]:
@@ -73,6 +74,10 @@ class Work:
             self.count[kind] += times * other.count[kind]
             self.bytes[kind] += times * other.bytes[kind]
         self.loops_of_unknown_length += times * other.loops_of_unknown_length
+        self.relayouts = Traffic(
+            self.relayouts.count + times * other.relayouts.count,
+            self.relayouts.bytes + times * other.relayouts.bytes,
+        )
 
 
 def shape_bytes(shape: str) -> int:
@@ -155,6 +160,9 @@ def _add_instruction(total: Work, line: str, computations, work_of) -> None:
             total.bytes[kind] += shape_bytes(_result(shape, opcode))
     own = _CYCLES.search(rest)
     total.cycles += int(own.group(1)) if own else 0
+    if opcode == "reshape" and not own:
+        # one that moves nothing is a bitcast by now
+        total.add(Work(relayouts=Traffic(1, shape_bytes(shape))))
     called = dict(_called(rest))
     inside = Work()
     if opcode == "while":
@@ -170,6 +178,8 @@ def _add_instruction(total: Work, line: str, computations, work_of) -> None:
         # to_apply of a reduction is a scalar function, of a call it is the callee
         for name in (name for names in called.values() for name in names):
             inside.add(work_of(name))
+        if opcode == "fusion":
+            inside.relayouts = Traffic()  # there it is a way of reading
     total.add(inside, cycles=not own)
 
 

@@ -1,7 +1,13 @@
-"""Figures of programs for pods, as a Markdown table, and what grows with the pod."""
+"""Figures of programs for pods, as a Markdown table, and what grows with the pod.
+
+python -m tools.pod_table FILE.json ...  # results that `compile_for_pod` wrote
+"""
 
 import dataclasses
+import json
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 __all__ = ["CHIPS", "Chip", "chip_of", "growth", "table"]
@@ -34,13 +40,26 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Results as Markdown, one column each."""
     columns = [_cells(row) for row in rows]
     names = list({name: None for cells in columns for name in cells})
-    heads = [f"{row['topology']}, {row['batch']} per chip" for row in rows]
+    heads = [_head(row) for row in rows]
     lines = [("per chip", heads), ("---", ["---"] * len(rows))]
     for name in names:
         missing = ["none" if row["fits"] else "does not fit" for row in rows]
         pairs = zip(columns, missing, strict=True)
         lines.append((name, [cells.get(name, text) for cells, text in pairs]))
     return "\n".join(f"| {' | '.join([name, *cells])} |" for name, cells in lines)
+
+
+def _head(row: dict[str, Any]) -> str:
+    """What was compiled, for how many chips."""
+    what = [row.get("experiment"), row.get("part"), row.get("layout")]
+    if row.get("direction") == "forward":
+        what.append("forward")
+    if row.get("precision", "float32") != "float32":
+        what.append(row["precision"])
+    where = f"{row['topology']}, {row['batch']} per chip"
+    if "clip_seconds" in row:
+        where += f", {row['clip_seconds']:.3g} s each"
+    return ", ".join([" ".join(word for word in what if word), where]).strip(", ")
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
@@ -57,9 +76,18 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         cells["bytes at full bandwidth, ms"] = (
             f"{1e3 * row['bytes'] / chip.bandwidth:,.2f}"
         )
-    if chip and row["part"] == "step":
-        rate = row["batch"] * row["clip_seconds"] * chip.clock / cycles
-        cells["audio-s/s by the cycles"] = f"{rate:,.0f}"
+    relayouts = row.get("relayouts")  # results of older versions have no count
+    if relayouts:
+        name = "reshapes without an estimate: number, MB"
+        cells[name] = f"{relayouts['count']}, {relayouts['bytes'] / 1e6:,.1f}"
+    if row["part"] != "optimizer":
+        audio = row["batch"] * row["clip_seconds"]
+        cells["GFLOP per audio-s"] = f"{row['flops'] / 1e9 / audio:,.2f}"
+        cells["MB per audio-s"] = f"{row['bytes'] / 1e6 / audio:,.1f}"
+        if chip:
+            micros = 1e6 * cycles / chip.clock / audio
+            cells["us per audio-s by the cycles"] = f"{micros:,.1f}"
+            cells["audio-s/s by the cycles"] = f"{1e6 / micros:,.0f}"
     for kind, moved in row["collectives"].items():
         cells[f"{kind}: number, MB"] = f"{moved['count']}, {moved['bytes'] / 1e6:,.2f}"
     cells["compilation, s"] = f"{row['compile_seconds']:,.0f}"
@@ -88,3 +116,19 @@ def growth(small: dict[str, Any], large: dict[str, Any]) -> list[str]:
         for name, (old, new) in named.items()
         if new > 1.02 * old
     ]
+
+
+def main(files: list[str]) -> int:
+    if not files:
+        print(__doc__, file=sys.stderr)
+        return 2
+    rows = []
+    for file in files:
+        found = json.loads(Path(file).read_text())
+        rows.extend(found.get("results", [found]))
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

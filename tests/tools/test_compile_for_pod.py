@@ -12,7 +12,8 @@ from jax.experimental import topologies
 from experiments import smoke
 from jaxcodec import parallel
 from tests.micro import MICRO
-from tools.compile_for_pod import cached, dry, key_of, largest_fit, main
+from tools.compile_for_pod import main
+from tools.pod_compiler import cached, dry, key_of, largest_fit
 from tools.pod_parts import check_part, lower_part
 from tools.pod_table import growth, table
 
@@ -105,14 +106,23 @@ def test_what_grows_with_the_pod():
 
 def test_table_converts_and_names_what_is_missing():
     too_large = {"fits": False, "topology": "v5e:4x4", "batch": 64}
-    other = result(topology="v9:2x2", collectives={})
+    other = result(
+        topology="v9:2x2", collectives={}, relayouts={"count": 3, "bytes": 2e6}
+    )
     lines = table([result(), too_large, other]).splitlines()
     cells = {k: v for k, *v in (line.strip("| ").split(" | ") for line in lines)}
-    assert cells["per chip"][:2] == ["v5e:4x4, 16 per chip", "v5e:4x4, 64 per chip"]
+    assert cells["per chip"] == [
+        "step, v5e:4x4, 16 per chip, 0.5 s each",
+        "v5e:4x4, 64 per chip",
+        "step, v9:2x2, 16 per chip, 0.5 s each",
+    ]
     assert cells["temporaries, MiB"] == ["1.0", "does not fit", "1.0"]
     assert cells["the same, ms"] == ["2.00", "does not fit", "none"]
     assert cells["bytes at full bandwidth, ms"] == ["1.00", "does not fit", "none"]
     assert cells["audio-s/s by the cycles"] == ["4,000", "does not fit", "none"]
+    assert cells["us per audio-s by the cycles"][0] == "250.0"
+    assert cells["MB per audio-s"] == ["102.4", "does not fit", "102.4"]
+    assert cells["reshapes without an estimate: number, MB"][2] == "3, 2.0"
     assert cells["all-reduce: number, MB"] == ["2, 0.00", "does not fit", "none"]
 
 
@@ -130,6 +140,8 @@ def test_parts_are_those_of_the_step():
         ("stage:1", "forward"),
         ("encoder", "forward"),
         ("encoder", "both"),
+        ("encode", "both"),
+        ("decode", "both"),
     ]:
         lowered = lower_part(micro(), mesh, part, direction, batch=2)
         flops[part, direction] = dry(lowered)["flops"]
@@ -137,6 +149,9 @@ def test_parts_are_those_of_the_step():
     # beside the stages: one at full resolution, and the patch embedding
     assert 1.3 * stages < flops["encoder", "forward"] < 3 * stages
     assert flops["encoder", "both"] > 2 * flops["encoder", "forward"]
+    # coding runs the encoder, and the decoder's first stage to form the last stream
+    assert flops["encode", "both"] > flops["encoder", "forward"] + 1.5e5
+    assert flops["decode", "both"] > 0
     conv = dataclasses.replace(MICRO, backbone="conv", depth=1)
     made = dataclasses.replace(micro(), model=conv)
     counts = dry(lower_part(made, mesh, "decoder", "forward", batch=2))["most_frequent"]

@@ -13,7 +13,7 @@ import json
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec as P
 from jaxcodec import parallel
-from tools.compile_for_pod import figures
+from tools.pod_compiler import figures
 
 mesh = parallel.data_mesh()
 rows, same = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
@@ -57,6 +57,7 @@ TPU = """HloModule jit_step, is_scheduled=true, num_partitions=16
 
 %inner (a: f32[2]) -> f32[2] {
   %a = f32[2]{0:T(128)} parameter(0)
+  %b = f32[1,2]{0,1} reshape(%a)
   ROOT %m = f32[2]{0} multiply(%a, %a), backend_config={"estimated_cycles":"7"}
 }
 
@@ -71,6 +72,7 @@ TPU = """HloModule jit_step, is_scheduled=true, num_partitions=16
   %s.1 = (s32[], f32[2]) parameter(0)
   %f = f32[2]{0:T(8,128)S(1)} fusion(%s.1), kind=kLoop, calls=%inner, \
 backend_config={"window_config":{"estimated_cycles":"100"}}
+  %e = f32[2,1]{0,1:T(4,128)} reshape(%f)
   %p = (f32[2]{0}, f32[2]{0}, u32[], u32[]) collective-permute-start(%f), channel_id=3
   %q = f32[2]{0} collective-permute-done(%p)
   ROOT %r = (s32[], f32[2]) tuple(%s.1, %q)
@@ -102,6 +104,7 @@ def test_loops_branches_and_calls_are_counted_as_they_run():
     work = read_hlo(TPU)
     # 5 turns of the fusion, whose inside is in its own figure; the slower branch
     assert work.cycles == 5 * 100 + 10
+    assert work.relayouts == Traffic(5, 5 * 8)
     assert work.collectives == {
         "all-gather": Traffic(1, 16),
         "all-reduce": Traffic(1, 11),
