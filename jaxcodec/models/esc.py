@@ -8,8 +8,14 @@ import jax.numpy as jnp
 from jaxcodec.arrays import Array, Bool, Float, Int
 from jaxcodec.dsp.stft import compress, expand
 from jaxcodec.models.codec import CodecOutput
-from jaxcodec.models.pyramid import PyramidConfig, PyramidDecoder, PyramidEncoder
+from jaxcodec.models.pyramid import (
+    PyramidConfig,
+    PyramidDecoder,
+    PyramidEncoder,
+    lanes_of,
+)
 from jaxcodec.models.spectral import analyse, latent_frames, synthesise
+from jaxcodec.modules.lanes import Lanes, enter, leave
 from jaxcodec.modules.policy import Policy
 from jaxcodec.quantizers.product import ProductVQ
 from jaxcodec.quantizers.residual import stream_mask
@@ -74,6 +80,10 @@ class ESC(nn.Module):
             for stream in range(config.max_streams)
         ]
 
+    def _lanes(self, spectrum: Array) -> Lanes | None:
+        frames = spectrum.shape[2] // self.config.patch[1]
+        return lanes_of(self.config, self.policy, spectrum.shape[0], frames)
+
     def __call__(
         self,
         waveform: Float[Array, "b n"],
@@ -99,7 +109,8 @@ class ESC(nn.Module):
         mask = stream_mask(num_streams, config.max_streams)
         mask = jnp.broadcast_to(mask, (batch, config.max_streams))
         target = analyse(config, waveform)
-        scales = self.encoder(compress(target, config.compression), None, train)
+        lanes = self._lanes(target)
+        scales = self.encoder(compress(target, config.compression), None, train, lanes)
 
         decoded = jnp.zeros_like(scales[-1])
         codes, latents = [], []
@@ -108,15 +119,19 @@ class ESC(nn.Module):
             if stream < config.max_streams:
                 used = mask[:, stream]
                 residual = scales[config.stream_scale(stream)] - decoded
-                made = self.quantizers[stream](residual, bypass, num_codewords)
-                decoded = decoded + made.features * used[:, None, None, None]
+                made = self.quantizers[stream](
+                    leave(lanes, residual), bypass, num_codewords
+                )
+                passed = made.features * used[:, None, None, None]
+                decoded = decoded + enter(lanes, passed)
                 codebook_loss += made.codebook_loss * used
                 commitment_loss += made.commitment_loss * used
                 codes.append(made.codes)
                 latents.append(made.latents)
             if stream:
-                decoded = self.decoder.stage(stream - 1, decoded, None, train)
-        spectrum = expand(self.decoder.finish(decoded, None, train), config.compression)
+                decoded = self.decoder.stage(stream - 1, decoded, None, train, lanes)
+        spectrum = self.decoder.finish(decoded, None, train, lanes)
+        spectrum = expand(spectrum, config.compression)
         return CodecOutput(
             waveform=synthesise(config, spectrum),
             target_spectrum=target,
@@ -149,23 +164,24 @@ class ESC(nn.Module):
         num_streams = config.max_streams if num_streams is None else num_streams
         config.bitrate(num_streams)  # refuses what the codec lacks
         present = latent_frames(config, codes_present)
-        scales = self.encoder(
-            compress(analyse(config, waveform), config.compression), present
-        )
+        spectrum = compress(analyse(config, waveform), config.compression)
+        lanes = self._lanes(spectrum)
+        scales = self.encoder(spectrum, present, False, lanes)
         decoded = jnp.zeros_like(scales[-1])
         codes = []
         for stream in range(num_streams):
             quantizer = self.quantizers[stream]
-            chosen = quantizer.encode(scales[config.stream_scale(stream)] - decoded)
+            residual = scales[config.stream_scale(stream)] - decoded
+            chosen = quantizer.encode(leave(lanes, residual))
             codes.append(chosen)
             if stream + 1 == num_streams:
                 break
             made = quantizer.decode(chosen)
             if present is not None:
                 made = made * present[:, None, :, None]
-            decoded = decoded + made
+            decoded = decoded + enter(lanes, made)
             if stream:
-                decoded = self.decoder.stage(stream - 1, decoded, present)
+                decoded = self.decoder.stage(stream - 1, decoded, present, False, lanes)
         return jnp.stack(codes, axis=1)
 
     def decode(
@@ -191,13 +207,15 @@ class ESC(nn.Module):
             used = used * codes_present[:, None, :]
         present = latent_frames(config, codes_present)
         shape = (batch, config.rows[-1], num_codes * config.frames_per_code)
-        decoded = jnp.zeros((*shape, config.channels[-1]))
+        lanes = lanes_of(config, self.policy, batch, shape[2])
+        decoded = enter(lanes, jnp.zeros((*shape, config.channels[-1])))
         for stream in range(len(config.channels)):
             if stream < given:
                 made = self.quantizers[stream].decode(codes[:, stream])
                 frames = jnp.repeat(used[:, stream], config.frames_per_code, axis=1)
-                decoded = decoded + made * frames[:, None, :, None]
+                decoded = decoded + enter(lanes, made * frames[:, None, :, None])
             if stream:
-                decoded = self.decoder.stage(stream - 1, decoded, present)
-        spectrum = expand(self.decoder.finish(decoded, present), config.compression)
+                decoded = self.decoder.stage(stream - 1, decoded, present, False, lanes)
+        spectrum = self.decoder.finish(decoded, present, False, lanes)
+        spectrum = expand(spectrum, config.compression)
         return synthesise(config, spectrum, present)

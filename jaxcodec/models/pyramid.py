@@ -8,17 +8,19 @@ once, here, and passed in as a function that builds a stage.
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 
 from jaxcodec.arrays import Array, Float
 from jaxcodec.models.codec import CodecConfig
 from jaxcodec.modules.conv import CausalConv, ConvStage
+from jaxcodec.modules.lanes import Lanes, leave
 from jaxcodec.modules.patch import PatchDeEmbed, PatchEmbed
 from jaxcodec.modules.policy import Policy
 from jaxcodec.modules.swin import SwinStage
 
-__all__ = ["PyramidConfig", "PyramidDecoder", "PyramidEncoder"]
+__all__ = ["PyramidConfig", "PyramidDecoder", "PyramidEncoder", "lanes_of"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,6 +162,22 @@ class PyramidConfig(CodecConfig):
         return code_frames * self.stride - self.hop
 
 
+def lanes_of(
+    config: PyramidConfig, policy: Policy, batch: Any, frames: Any
+) -> Lanes | None:
+    """How features of a batch are held; None: channels last.
+
+    Args:
+        config: of the model.
+        policy: how it is executed.
+        batch: examples.
+        frames: latent frames of each.
+    """
+    if config.backbone != "swin":
+        return None
+    return Lanes.fitting(policy, config.attention_window, config.rows, batch, frames)
+
+
 def _stage(config: PyramidConfig, policy: Policy) -> Callable[..., nn.Module]:
     """Looks the block type up: `(heads, channels, up, name) -> stage`."""
     if config.backbone == "swin":
@@ -197,8 +215,9 @@ class SameConv(nn.Module):
         features: Float[Array, "b f t c"],
         present: Float[Array, "b t"] | None = None,
         train: bool = False,
+        lanes: None = None,
     ) -> Float[Array, "b f t c"]:
-        del train
+        del train, lanes  # convolutions are channels last
         conv = CausalConv(features.shape[-1], self.kernel, name="conv")
         return conv(features, present)
 
@@ -215,18 +234,20 @@ class PyramidEncoder(nn.Module):
         spectrum: Float[Array, "b f t 2"],
         present: Float[Array, "b t2"] | None = None,
         train: bool = False,
-    ) -> list[Float[Array, "b _ t2 _"]]:
+        lanes: Lanes | None = None,
+    ) -> list[Float[Array, "b _ t2 _"]] | list[Float[Array, "_ _ _ _ _"]]:
+        """Features of every scale, held as `lanes` says; None: channels last."""
         config, stage = self.config, _stage(self.config, self.policy)
         swin = config.backbone == "swin"
         features = PatchEmbed(
             config.patch, config.channels[0], norm=swin, name="embed"
-        )(spectrum)
+        )(spectrum, lanes)
         heads = config.heads if swin else (1,) * (len(config.channels) - 1)
-        features = stage(heads[0], None, False, "pre")(features, present, train)
+        features = stage(heads[0], None, False, "pre")(features, present, train, lanes)
         scales = [features]
         for i, channels in enumerate(config.channels[1:]):
             layer = stage(heads[i], channels, False, f"stage_{i}")
-            features = layer(features, present, train)
+            features = layer(features, present, train, lanes)
             scales.append(features)
         return scales
 
@@ -251,18 +272,21 @@ class PyramidDecoder(nn.Module):
     def stage(
         self,
         index: int,
-        features: Float[Array, "b f t c"],
+        features: Float[Array, "b f t c"] | Float[Array, "r c i j n"],
         present: Float[Array, "b t"] | None = None,
         train: bool = False,
-    ) -> Float[Array, "b f2 t d"]:
-        """Runs stage `index`, 0 being the coarsest."""
-        return self.stages[index](features, present, train)
+        lanes: Lanes | None = None,
+    ) -> Float[Array, "b f2 t d"] | Float[Array, "r2 d i2 j n"]:
+        """Runs stage `index`, 0 being the coarsest; features are held as in `lanes`."""
+        return self.stages[index](features, present, train, lanes)
 
     def finish(
         self,
-        features: Float[Array, "b f t c"],
+        features: Float[Array, "b f t c"] | Float[Array, "r c i j n"],
         present: Float[Array, "b t"] | None = None,
         train: bool = False,
+        lanes: Lanes | None = None,
     ) -> Float[Array, "b f2 t2 2"]:
-        """Features of the finest scale to the spectrum."""
-        return self.deembed(self.post(features, present, train), present)
+        """Features of the finest scale, held as in `lanes`, to the spectrum."""
+        features = self.post(features, present, train, lanes)
+        return self.deembed(leave(lanes, features), present)

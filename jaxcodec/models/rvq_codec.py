@@ -8,8 +8,14 @@ import jax.numpy as jnp
 from jaxcodec.arrays import Array, Bool, Float, Int
 from jaxcodec.dsp.stft import compress, expand
 from jaxcodec.models.codec import CodecOutput
-from jaxcodec.models.pyramid import PyramidConfig, PyramidDecoder, PyramidEncoder
+from jaxcodec.models.pyramid import (
+    PyramidConfig,
+    PyramidDecoder,
+    PyramidEncoder,
+    lanes_of,
+)
 from jaxcodec.models.spectral import analyse, latent_frames, synthesise
+from jaxcodec.modules.lanes import enter, leave
 from jaxcodec.modules.policy import Policy
 from jaxcodec.quantizers.residual import ResidualProductVQ, stream_mask
 
@@ -43,10 +49,18 @@ class RVQCodec(nn.Module):
             config.frames_per_code,
         )
 
+    def _coarsest(self, spectrum: Array, present: Array | None, train: bool) -> Array:
+        config, frames = self.config, spectrum.shape[2] // self.config.patch[1]
+        lanes = lanes_of(config, self.policy, spectrum.shape[0], frames)
+        spectrum = compress(spectrum, config.compression)
+        return leave(lanes, self.encoder(spectrum, present, train, lanes)[-1])
+
     def _synthesise(self, decoded: Array, present: Array | None, train: bool) -> Array:
+        lanes = lanes_of(self.config, self.policy, decoded.shape[0], decoded.shape[2])
+        decoded = enter(lanes, decoded)
         for stage in range(len(self.config.channels) - 1):
-            decoded = self.decoder.stage(stage, decoded, present, train)
-        made = self.decoder.finish(decoded, present, train)
+            decoded = self.decoder.stage(stage, decoded, present, train, lanes)
+        made = self.decoder.finish(decoded, present, train, lanes)
         return expand(made, self.config.compression)
 
     def __call__(
@@ -62,7 +76,7 @@ class RVQCodec(nn.Module):
         if num_streams is None:
             num_streams = config.max_streams
         target = analyse(config, waveform)
-        coarsest = self.encoder(compress(target, config.compression), None, train)[-1]
+        coarsest = self._coarsest(target, None, train)
         made = self.quantizer(coarsest, num_streams, bypass, num_codewords)
         spectrum = self._synthesise(made.features, None, train)
         return CodecOutput(
@@ -86,9 +100,7 @@ class RVQCodec(nn.Module):
         num_streams = config.max_streams if num_streams is None else num_streams
         config.bitrate(num_streams)  # refuses what the codec lacks
         present = latent_frames(config, codes_present)
-        coarsest = self.encoder(
-            compress(analyse(config, waveform), config.compression), present
-        )[-1]
+        coarsest = self._coarsest(analyse(config, waveform), present, False)
         return self.quantizer.encode(coarsest, num_streams)
 
     def decode(

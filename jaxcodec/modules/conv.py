@@ -159,7 +159,9 @@ class ConvStage(nn.Module):
         features: Float[Array, "b f t c"],
         present: Float[Array, "b t"] | None = None,
         train: bool = False,
+        lanes: None = None,
     ) -> Float[Array, "b f2 t d"]:
+        del lanes  # convolutions are channels last
         for i in range(self.depth):
             unit = ConvUnit(self.kernel, name=f"unit_{i}")
             features = unit(features, present, train)

@@ -2,7 +2,9 @@
 
 import dataclasses
 
-__all__ = ["Policy"]
+__all__ = ["LAYOUTS", "Policy"]
+
+LAYOUTS = ("channels", "tiles", "lanes")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,9 +21,16 @@ class Policy:
     """Type of the matmuls inside blocks; parameters, norms, STFT, codeword distances
     and losses stay float32."""
 
+    layout: str = "channels"
+    """How features lie in memory while Swin blocks work on them. `channels`: last, as
+    in the reference. `tiles`: windows last, one row of windows after the other, so that
+    all intermediates stay in a CPU's cache; not for training. `lanes`: windows and
+    examples last, all at once, which fills the vector lanes of a TPU. See
+    `modules.lanes`; grids that a layout does not fit are computed channels last."""
+
     window_tile: int | None = None
-    """Attention windows that are carried through a Swin block together. On a CPU a
-    tile that fits the cache halves the time of a block; on an accelerator tiles would
+    """For `channels`: attention windows that are carried through a Swin block together.
+    On a CPU a tile that fits the cache takes less time; on an accelerator tiles would
     only put work in a queue, so leave it None there."""
 
     remat: bool = False
@@ -32,6 +41,11 @@ class Policy:
             raise ValueError(
                 f"compute_dtype {self.compute_dtype!r} is not supported: use "
                 "'float32' or 'bfloat16'."
+            )
+        if self.layout not in LAYOUTS:
+            raise ValueError(
+                f"layout {self.layout!r} does not exist: use one of "
+                f"{', '.join(LAYOUTS)}."
             )
         if self.window_tile is not None and self.window_tile < 1:
             raise ValueError(

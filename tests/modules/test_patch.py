@@ -50,3 +50,48 @@ def test_deembedding_without_absent_frames(features, filled, close):
     close(made[:, :, :10], deembed.apply(variables, grid[:, :, :5]), 1e-5)
     loud = grid.at[:, :, 5:].set(100.0)
     close(deembed.apply(variables, loud, present), made, 1e-6)
+
+
+def two_convolutions(variables, grid, patch, present):
+    """The definition: zeros outside the signal before each convolution."""
+
+    def conv(x, params):
+        layout = ("NHWC", "HWIO", "NHWC")
+        made = jax.lax.conv_general_dilated(
+            x, params["kernel"], (1, 1), "SAME", dimension_numbers=layout
+        )
+        return made + params["bias"]
+
+    high, wide = patch
+    params = variables["params"]
+    made = conv(grid * present[:, None, :, None], params["expand"])
+    batch, rows, frames, cells = made.shape
+    made = made.reshape(batch, rows, frames, high, wide, cells // high // wide)
+    made = made.transpose(0, 1, 3, 2, 4, 5)
+    made = made.reshape(batch, rows * high, frames * wide, -1)
+    return conv(made * jnp.repeat(present, wide, 1)[:, None, :, None], params["mix"])
+
+
+@pytest.mark.parametrize("patch", [(3, 2), (1, 3)])
+def test_deembedding_is_two_convolutions(features, filled, close, patch):
+    """Also beside absent frames, wherever they are, and in its gradients."""
+    grid = features(2, 4, 9, 4)
+    deembed = PatchDeEmbed(patch)
+    variables = filled(deembed, grid)
+    present = jnp.asarray([[1] * 9, [0, 1, 1, 0, 1, 1, 1, 0, 0]], jnp.float32)
+    seen = jnp.repeat(present, patch[1], 1)[:, None, :, None]
+
+    def energy(run):
+        def total(variables, grid):
+            made = run(variables, grid) * seen
+            return jnp.sum(jnp.sin(made)), made
+
+        (_, made), slopes = jax.value_and_grad(total, (0, 1), has_aux=True)(
+            variables, grid
+        )
+        return made, slopes
+
+    ours = energy(lambda v, x: deembed.apply(v, x, present))
+    plain = energy(lambda v, x: two_convolutions(v, x, patch, present))
+    for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
+        close(mine, other, 1e-5)

@@ -8,6 +8,8 @@ def test_errors():
         Policy(compute_dtype="float16")
     with pytest.raises(ValueError, match="window_tile is 0: it must be at least 1"):
         Policy(window_tile=0)
+    with pytest.raises(ValueError, match="layout 'rows' does not exist: use one of"):
+        Policy(layout="rows")
 
 
 def test_policies_can_be_static():

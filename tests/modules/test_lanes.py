@@ -1,0 +1,113 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from jaxcodec.modules.lanes import Lanes, enter, leave
+from jaxcodec.modules.policy import Policy
+from jaxcodec.modules.swin import SwinStage
+
+POLICIES = {
+    "channels": Policy(),
+    "tiles": Policy(layout="tiles"),
+    "lanes": Policy(layout="lanes", remat=True),
+    "bfloat16": Policy(layout="lanes", compute_dtype="bfloat16"),
+}
+ROWS = (8, 4, 2)
+
+
+class Pyramid(nn.Module):
+    """Eight rows to two, half a window, and up again."""
+
+    policy: Policy
+
+    @nn.compact
+    def __call__(self, features, present=None):
+        lanes = Lanes.fitting(self.policy, 4, ROWS, features.shape[0], 12)
+        assert (lanes is None) == (self.policy.layout == "channels")
+        features = enter(lanes, features)
+        for channels, up in ((6, False), (8, False), (6, True), (4, True)):
+            stage = SwinStage(2, channels, up, policy=self.policy)
+            features = stage(features, present, False, lanes)
+        return leave(lanes, features)
+
+
+@pytest.fixture(scope="module")
+def by_policy(features, filled):
+    """Outputs with and without absent frames, and gradients where they are compared."""
+    grid = features(2, 8, 12, 4)
+    variables = filled(Pyramid(POLICIES["channels"]), grid)
+    present = jnp.asarray([[1] * 12, [0] * 2 + [1] * 7 + [0] * 3], jnp.float32)
+
+    def run(policy):
+        def both(variables, grid):
+            made = Pyramid(policy).apply(variables, grid, present)
+            whole = Pyramid(policy).apply(variables, grid)
+            return made * present[:, None, :, None], whole
+
+        return jax.jit(both)(variables, grid)
+
+    def slope(policy):
+        def energy(variables, grid):
+            made = Pyramid(policy).apply(variables, grid, present)
+            return jnp.sum(jnp.sin(made * present[:, None, :, None]))
+
+        return jax.jit(jax.grad(energy, (0, 1)))(variables, grid)
+
+    made = {name: run(policy) for name, policy in POLICIES.items()}
+    slopes = {name: slope(POLICIES[name]) for name in ("channels", "lanes")}
+    return made, slopes
+
+
+@pytest.mark.parametrize("name", ["tiles", "lanes"])
+def test_layouts_compute_the_same(by_policy, name, close):
+    made, _ = by_policy
+    for ours, plain in zip(made[name], made["channels"], strict=True):
+        close(ours, plain, 1e-5)
+
+
+def test_layouts_have_the_same_gradients(by_policy, close):
+    _, slopes = by_policy
+    ours, plain = (ravel_pytree(slopes[name])[0] for name in ("lanes", "channels"))
+    close(ours, plain, 1e-5)
+
+
+def test_bfloat16_is_close(by_policy, close):
+    made, _ = by_policy
+    for ours, plain in zip(made["bfloat16"], made["channels"], strict=True):
+        assert ours.dtype == jnp.float32
+        assert close(ours, plain, 3e-2) > 1e-5  # it is another computation
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("rows", [2, 4, 8])
+def test_moves_are_undone(features, merged, rows):
+    grid = features(3, rows, 8, 2)
+    lanes = Lanes(3, 4, merged)
+    held = lanes.enter(grid)
+    assert held.shape[-1] == (6 if merged else 2)
+    np.testing.assert_array_equal(lanes.leave(held), grid)
+    shifted = lanes.shift(held)
+    assert not np.array_equal(shifted, held)
+    np.testing.assert_array_equal(lanes.shift(shifted, back=True), held)
+    if rows > 2:
+        stacked = jnp.stack([grid[:, ::2], grid[:, 1::2]], axis=3)
+        stacked = stacked.reshape(3, rows // 2, 8, 4)
+        np.testing.assert_array_equal(lanes.leave(lanes.pair(held)), stacked)
+        np.testing.assert_array_equal(lanes.unpair(lanes.pair(held)), held)
+
+
+@pytest.mark.parametrize(
+    ("policy", "window", "rows", "batch", "frames"),
+    [
+        (Policy(), 4, (8, 4), 1, 8),
+        (Policy(layout="tiles"), 3, (9, 3), 1, 9),
+        (Policy(layout="tiles"), 4, (8, 4), 1, 10),
+        (Policy(layout="lanes"), 4, (12, 6), 1, 8),
+        (Policy(layout="lanes"), 4, (8, 4), "b", 8),
+    ],
+)
+def test_what_does_not_fit_is_channels_last(policy, window, rows, batch, frames):
+    assert Lanes.fitting(policy, window, rows, batch, frames) is None
