@@ -19,11 +19,13 @@ reshapes that move data have no such note and are not in it. Use it to compare p
 
 A step takes the compiler many minutes on two cores. Results are kept in a folder, by
 what was compiled and with what; a part (`--part stage:0`) is quicker, and so is
-`--direction forward`. In the background, within an hour:
+`--direction forward`. `--plan` stops when the compiler begins to write code: memory,
+operations and collectives are known by then, and no time. In the background:
     nohup nice python -m tools.compile_for_pod ... --limit 3600 > step.log 2>&1 &
 """
 
 import argparse
+import multiprocessing
 import os
 import sys
 import threading
@@ -37,6 +39,7 @@ from tools.pod_compiler import (
     dry,
     key_of,
     largest_fit,
+    planned,
     versions,
     write,
 )
@@ -47,6 +50,37 @@ def compile_one(
     args: argparse.Namespace, experiment: Any, part: str, topology: str, batch: int
 ) -> dict[str, Any]:
     """One result, from the folder of results where it is known."""
+    if not args.plan:
+        return _compile_one(args, experiment, part, topology, batch)
+    # a process of its own, which ends the compiler that is still at work
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    asked = (args, experiment, part, topology, batch)
+    child = context.Process(target=_plan_one, args=(there, *asked), daemon=True)
+    child.start()
+    there.close()
+    try:
+        found = here.recv()
+    except EOFError:
+        raise ValueError(f"the compiler gave up on {part} for {topology}.") from None
+    finally:
+        child.kill()
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _plan_one(answer: Any, *asked: Any) -> None:
+    try:
+        answer.send(_compile_one(*asked))
+    except Exception as error:
+        answer.send(ValueError(str(error)))
+    os._exit(0)
+
+
+def _compile_one(
+    args: argparse.Namespace, experiment: Any, part: str, topology: str, batch: int
+) -> dict[str, Any]:
     from jaxcodec import parallel
     from tools.pod_parts import lower_part
 
@@ -54,14 +88,14 @@ def compile_one(
     lowered = lower_part(experiment, mesh, part, args.direction, batch)
     tools = versions()
     key = key_of(lowered.as_text(), topology, tools)
-    layout = getattr(experiment, "layout", None)
-    shown = f"{part}, layout {layout}" if layout else part
-    say(f"{experiment.name} {shown}, {topology}, {batch} per chip: {key}")
+    key += "-plan" if args.plan else ""
+    what = f"{experiment.name} {part}, {experiment.layout}, {topology}"
+    say(f"{what}, {batch} per chip: {key}")
     asked = {
         "experiment": experiment.name,
         "changes": args.changes,
         "part": part,
-        "layout": layout,
+        "layout": experiment.layout,
         "direction": args.direction,
         "topology": topology,
         "chips": mesh.devices.size,
@@ -70,7 +104,8 @@ def compile_one(
         "precision": experiment.precision,
         "versions": tools,
     }
-    return cached(args.cache / f"{key}.json", lambda: {**asked, **compiled(lowered)})
+    ask = planned if args.plan else compiled
+    return cached(args.cache / f"{key}.json", lambda: {**asked, **ask(lowered)})
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -183,9 +218,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--direction", choices=("forward", "both"), default="both")
     parser.add_argument(
-        "--layout", nargs="+", default=[], help="--set layout=NAME, one after the other"
+        "--layout",
+        nargs="+",
+        default=[],
+        help="layouts of modules.policy, one after the other",
     )
     parser.add_argument("--batch", type=_count, default=16, help="examples per chip")
+    parser.add_argument(
+        "--plan", action="store_true", help="all but the time, in a tenth of the time"
+    )
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--tries", type=_count, default=5, help="compilations of --fit")
     parser.add_argument("--dry", action="store_true", help="lower and count only")

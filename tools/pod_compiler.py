@@ -9,6 +9,8 @@ import importlib.util
 import json
 import os
 import re
+import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +27,7 @@ __all__ = [
     "dry",
     "key_of",
     "largest_fit",
+    "planned",
     "versions",
     "write",
 ]
@@ -121,6 +124,81 @@ def figures(program: Any) -> dict[str, Any]:
         "flops": cost["flops"],
         "bytes": cost["bytes accessed"],
         "cycles": work.cycles,
+        "collectives": {k: dataclasses.asdict(v) for k, v in work.collectives.items()},
+        "loops_of_unknown_length": work.loops_of_unknown_length,
+        "relayouts": dataclasses.asdict(work.relayouts),
+    }
+
+
+def planned(lowered: Any) -> dict[str, Any]:
+    """What `compiled` says but for the time, long before code is written.
+
+    Most of the compiler's time goes into writing code, and only then does it estimate
+    the time of each instruction. By then it has told what it planned, and this returns;
+    the compiler works on in a thread until the process ends. Bytes are those of the
+    arrays without what tiles add to them.
+    """
+    begun = time.process_time()
+    failed: list[Exception] = []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+
+        def work() -> None:
+            try:
+                lowered.compile(compiler_options=options)
+            except Exception as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        plan = None
+        while plan is None and not failed:
+            time.sleep(0.5)
+            plan = next(Path(folder).glob("*after_buffer_assignment.txt"), None)
+        if plan is None:
+            if "RESOURCE_EXHAUSTED" not in str(failed[0]):
+                raise failed[0]
+            message = str(failed[0])
+            return {"fits": False, "message": message[:600], **_needed(message)}
+        time.sleep(1)  # until all of it is written
+        buffers = next(Path(folder).glob("*buffer-assignment.txt")).read_text()
+        text = plan.read_text()
+    return {
+        "fits": True,
+        "memory": _allocated(buffers),
+        **_costs(text),
+        "compile_seconds": time.process_time() - begun,
+        "planned_only": True,
+    }
+
+
+def _allocated(buffers: str) -> dict[str, int]:
+    """Sizes of what a buffer assignment puts into the memory of the chip."""
+    found = Counter(arguments=0, outputs=0, temporaries=0)
+    for size, about in re.findall(r"^allocation \d+: size (\d+)(.*)$", buffers, re.M):
+        if re.search(r"color [1-9]", about) or "thread-local" in about:
+            continue
+        kind = "temporaries"
+        if "parameter" in about:
+            kind = "arguments"
+        elif "live-out" in about:
+            kind = "outputs"
+        found[kind] += int(size)
+    return {**found, "total": sum(found.values())}
+
+
+def _costs(text: str) -> dict[str, Any]:
+    """Operations, bytes and collectives of optimised HLO, by XLA's own analysis."""
+    import jax
+    from jax._src.lib import xla_client
+
+    module = xla_client._xla.hlo_module_from_text(text)
+    client = jax.devices("cpu")[0].client
+    cost = xla_client._xla.hlo_module_cost_analysis(client, module)
+    work = read_hlo(text)
+    return {
+        "flops": cost["flops"],
+        "unpadded_bytes": cost["bytes accessed"],
         "collectives": {k: dataclasses.asdict(v) for k, v in work.collectives.items()},
         "loops_of_unknown_length": work.loops_of_unknown_length,
         "relayouts": dataclasses.asdict(work.relayouts),

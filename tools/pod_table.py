@@ -65,32 +65,45 @@ def _head(row: dict[str, Any]) -> str:
 def _cells(row: dict[str, Any]) -> dict[str, str]:
     if not row["fits"]:
         return {}
-    memory, cycles, chip = row["memory"], row["cycles"], chip_of(row["topology"])
+    memory, chip = row["memory"], chip_of(row["topology"])
+    audio = row["batch"] * row.get("clip_seconds", 0.0)
+    if row["part"] == "optimizer":
+        audio = 0.0  # it has nothing to do with audio
     kinds = ("arguments", "outputs", "temporaries", "total")
     cells = {f"{kind}, MiB": f"{memory[kind] / 2**20:,.1f}" for kind in kinds}
     cells["operations, GFLOP"] = f"{row['flops'] / 1e9:,.1f}"
-    cells["bytes accessed, MB"] = f"{row['bytes'] / 1e6:,.1f}"
-    cells["compiler's cycles, million"] = f"{cycles / 1e6:,.2f}"
-    if chip:
-        cells["the same, ms"] = f"{1e3 * cycles / chip.clock:,.2f}"
-        cells["bytes at full bandwidth, ms"] = (
-            f"{1e3 * row['bytes'] / chip.bandwidth:,.2f}"
-        )
+    if audio:
+        cells["GFLOP per audio-s"] = f"{row['flops'] / 1e9 / audio:,.2f}"
+    for name, words in (("bytes", ""), ("unpadded_bytes", " without padding")):
+        if name in row:
+            cells[f"bytes accessed{words}, MB"] = f"{row[name] / 1e6:,.1f}"
+            if audio:
+                per_second = row[name] / 1e6 / audio
+                cells[f"bytes accessed{words}, MB per audio-s"] = f"{per_second:,.1f}"
+    if "cycles" in row:
+        cells |= _times(row, chip, audio)
     relayouts = row.get("relayouts")  # results of older versions have no count
     if relayouts:
         name = "reshapes without an estimate: number, MB"
         cells[name] = f"{relayouts['count']}, {relayouts['bytes'] / 1e6:,.1f}"
-    if row["part"] != "optimizer":
-        audio = row["batch"] * row["clip_seconds"]
-        cells["GFLOP per audio-s"] = f"{row['flops'] / 1e9 / audio:,.2f}"
-        cells["MB per audio-s"] = f"{row['bytes'] / 1e6 / audio:,.1f}"
-        if chip:
-            micros = 1e6 * cycles / chip.clock / audio
-            cells["us per audio-s by the cycles"] = f"{micros:,.1f}"
-            cells["audio-s/s by the cycles"] = f"{1e6 / micros:,.0f}"
     for kind, moved in row["collectives"].items():
         cells[f"{kind}: number, MB"] = f"{moved['count']}, {moved['bytes'] / 1e6:,.2f}"
-    cells["compilation, s"] = f"{row['compile_seconds']:,.0f}"
+    if "planned_only" not in row:
+        cells["compilation, s"] = f"{row['compile_seconds']:,.0f}"
+    return cells
+
+
+def _times(row: dict[str, Any], chip: Chip | None, audio: float) -> dict[str, str]:
+    """The compiler's estimates of the time, and what the bandwidth allows."""
+    cells = {"compiler's cycles, million": f"{row['cycles'] / 1e6:,.2f}"}
+    if chip is None:
+        return cells
+    seconds = row["cycles"] / chip.clock
+    cells["the same, ms"] = f"{1e3 * seconds:,.2f}"
+    cells["bytes at full bandwidth, ms"] = f"{1e3 * row['bytes'] / chip.bandwidth:,.2f}"
+    if audio:
+        cells["the same, us per audio-s"] = f"{1e6 * seconds / audio:,.1f}"
+        cells["audio-s/s by the cycles"] = f"{audio / seconds:,.0f}"
     return cells
 
 
@@ -99,12 +112,12 @@ def growth(small: dict[str, Any], large: dict[str, Any]) -> list[str]:
 
     A share of 2 % is let pass: the compiler places things anew for every topology.
     """
-    named = {
-        "memory": (small["memory"]["total"], large["memory"]["total"]),
-        "operations": (small["flops"], large["flops"]),
-        "bytes": (small["bytes"], large["bytes"]),
-        "cycles": (small["cycles"], large["cycles"]),
-    }
+    named = {"memory": (small["memory"]["total"], large["memory"]["total"])}
+    figures = {"flops": "operations", "bytes": "bytes", "cycles": "cycles"}
+    figures["unpadded_bytes"] = "bytes without padding"
+    for key, name in figures.items():
+        if key in small and key in large:
+            named[name] = (small[key], large[key])
     for kind in {**small["collectives"], **large["collectives"]}:
         pair = (small["collectives"].get(kind), large["collectives"].get(kind))
         old, new = (found or {"count": 0, "bytes": 0} for found in pair)
