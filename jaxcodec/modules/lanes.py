@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from jaxcodec.arrays import Array, Float, Int
+from jaxcodec.arrays import Array, Float
 from jaxcodec.modules.functions import dense_first, gelu, layer_norm
 from jaxcodec.modules.policy import Policy
 from jaxcodec.modules.windows import MASKED
@@ -139,14 +139,14 @@ class Lanes:
         apart = grid.reshape(*grid.shape[:-1], self.batch, -1)
         return jnp.roll(apart, by, axis=-1).reshape(grid.shape)
 
-    def labels(
+    def penalties(
         self,
         rows: int,
         windows: int,
         shifted: bool,
         present: Float[Array, "b t"] | None,
-    ) -> Int[Array, "r l n"] | None:
-        """What distinguishes tokens that must not see each other; None: all may.
+    ) -> Float[Array, "r l l n"] | None:
+        """What is added to the scores of pairs of tokens; None: nothing.
 
         Tokens of one window differ where the shift brought them from opposite ends,
         and where one exists and the other does not.
@@ -162,7 +162,7 @@ class Lanes:
         height = min(rows, self.window)
         # frequency rows of windows, batch, i, j, windows along time
         shape = (rows // height, self.batch, height, self.window, windows)
-        found: Any = np.zeros(shape, np.int32)
+        found: Any = np.zeros(shape, np.float32)
         if shifted:
             half = self.window // 2
             if height == self.window:
@@ -173,13 +173,15 @@ class Lanes:
             if shifted:
                 low, high = exists[:, :half], exists[:, half:]
                 exists = jnp.concatenate([high, jnp.roll(low, -1, axis=-1)], axis=1)
-            found = found + 4 * exists[:, None].astype(jnp.int32)
+            found = found + 4 * exists[:, None].astype(jnp.float32)
         pattern = (
             "f b i j n -> f (i j) (b n)"
             if self.merged
             else "f b i j n -> (f b) (i j) n"
         )
-        return jnp.asarray(rearrange(found, pattern))
+        label = jnp.asarray(rearrange(found, pattern))
+        # a hundred for every step between two labels: any is as good as infinity
+        return MASKED * jnp.abs(label[:, :, None] - label[:, None])
 
 
 def enter(
@@ -217,13 +219,14 @@ def run_block(
     height = grid.shape[2]
     rows = grid.shape[0] * height // (1 if lanes.merged else lanes.batch)
     windows = grid.shape[-1] // (lanes.batch if lanes.merged else 1)
-    labels = lanes.labels(rows, windows, shifted, present)
+    # made here: XLA's CPU backend is slow to make them in the loop over the rows
+    penalties = lanes.penalties(rows, windows, shifted, present)
 
-    def run(row: Array, label: Array | None) -> Array:
+    def run(row: Array, penalty: Array | None) -> Array:
         return _block_on_row(
             params,
             row,
-            label,
+            penalty,
             num_heads=num_heads,
             policy=policy,
             # windows that are half empty see their empty rows, unless these are behind
@@ -233,7 +236,7 @@ def run_block(
 
     if shifted:
         grid = lanes.shift(grid)
-    grid = lanes.each(run, grid, labels, remat=policy.remat)
+    grid = lanes.each(run, grid, penalties, remat=policy.remat)
     return lanes.shift(grid, back=True) if shifted else grid
 
 
@@ -270,7 +273,7 @@ def project_and_norm(
 def _block_on_row(
     params: Mapping[str, Any],
     row: Float[Array, "c i j n"],
-    label: Int[Array, "l n"] | None,
+    penalty: Float[Array, "l l n"] | None,
     *,
     num_heads: int,
     policy: Policy,
@@ -283,7 +286,7 @@ def _block_on_row(
     mixed = _attention(
         qkv.reshape(3, num_heads, -1, height * width, windows),
         params["position"]["bias"].transpose(2, 0, 1),
-        label,
+        penalty,
         params["qkv"]["bias"].reshape(3, num_heads, -1) if filled else None,
         width,
         unrolled=policy.layout == "tiles",
@@ -299,7 +302,7 @@ def _block_on_row(
 def _attention(
     qkv: Float[Array, "3 h d l n"],
     bias: Float[Array, "h q k"],
-    label: Int[Array, "l n"] | None,
+    penalty: Float[Array, "l l n"] | None,
     empty: Float[Array, "3 h d"] | None,
     width: int,
     *,
@@ -310,7 +313,7 @@ def _attention(
     Args:
         qkv: queries, keys and values.
         bias: of each pair of tokens in a whole window.
-        label: see `Lanes.labels`.
+        penalty: see `Lanes.penalties`.
         empty: query, key and value of the rows that are missing to a whole window; they
             are seen, too. None: the window is whole, or they are not.
         width: tokens in a row of the window.
@@ -326,15 +329,15 @@ def _attention(
         scores = jnp.sum(query[:, :, :, None] * key[:, :, None], axis=1)
     # h q k n
     scores = scores.astype(jnp.float32) + bias[:, :count, :count, None]
-    if label is not None:
-        scores = scores + jnp.where(label[:, None] != label[None], MASKED, 0.0)
+    if penalty is not None:
+        scores = scores + penalty
     if empty is not None:
         # all empty tokens of a column have one key: their biases become one
         pairs = bias[:, :count, count:].reshape(*bias.shape[:1], count, -1, width)
         pull = jnp.sum(query * empty[1, :, :, None, None], axis=1)[:, :, None]
         pull = pull + jax.nn.logsumexp(pairs, axis=2)[..., None]
-        if label is not None:
-            pull = pull + jnp.where(label[:, None] != label[None, :width], MASKED, 0.0)
+        if penalty is not None:
+            pull = pull + penalty[:, :width]  # a column exists or not, as one
         scores = jnp.concatenate([scores, pull], axis=2)
     scores = jnp.exp(scores - jnp.max(scores, axis=2, keepdims=True))
     total = jnp.sum(scores, axis=2)

@@ -39,7 +39,10 @@ def nearest(
     if num_codewords is not None:
         valid = jnp.arange(codebook.shape[1]) < num_codewords
         similarity = jnp.where(valid, similarity, -jnp.inf)
-    return jnp.argmax(similarity, axis=-1).astype(jnp.int32)
+    # not argmax, which XLA's CPU backend does not vectorise
+    best = jnp.max(similarity, axis=-1, keepdims=True)
+    index = jnp.arange(codebook.shape[1], dtype=jnp.int32)
+    return jnp.min(jnp.where(similarity == best, index, index.size), axis=-1)
 
 
 def lookup(
