@@ -18,11 +18,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tools.hlo_text import read_hlo
+from tools.hlo_text import Work, read_hlo
 
 __all__ = [
+    "allocated",
     "cached",
     "compiled",
+    "costs",
     "devices_of",
     "dry",
     "key_of",
@@ -125,7 +127,15 @@ def figures(program: Any) -> dict[str, Any]:
         "bytes": cost["bytes accessed"],
         "cycles": work.cycles,
         "collectives": {k: dataclasses.asdict(v) for k, v in work.collectives.items()},
+        **_movement(work),
+    }
+
+
+def _movement(work: Work) -> dict[str, Any]:
+    return {
         "loops_of_unknown_length": work.loops_of_unknown_length,
+        "moved": work.moved,
+        "moved_in_memory": work.moved_in_memory,
         "relayouts": dataclasses.asdict(work.relayouts),
     }
 
@@ -135,8 +145,8 @@ def planned(lowered: Any) -> dict[str, Any]:
 
     Most of the compiler's time goes into writing code, and only then does it estimate
     the time of each instruction. By then it has told what it planned, and this returns;
-    the compiler works on in a thread until the process ends. Bytes are those of the
-    arrays without what tiles add to them.
+    the compiler works on in a thread until the process ends. XLA's own count of bytes
+    leaves out here what tiles add to arrays; `moved` has it.
     """
     begun = time.process_time()
     failed: list[Exception] = []
@@ -165,14 +175,14 @@ def planned(lowered: Any) -> dict[str, Any]:
         text = plan.read_text()
     return {
         "fits": True,
-        "memory": _allocated(buffers),
-        **_costs(text),
+        "memory": allocated(buffers),
+        **costs(text),
         "compile_seconds": time.process_time() - begun,
         "planned_only": True,
     }
 
 
-def _allocated(buffers: str) -> dict[str, int]:
+def allocated(buffers: str) -> dict[str, int]:
     """Sizes of what a buffer assignment puts into the memory of the chip."""
     found = Counter(arguments=0, outputs=0, temporaries=0)
     for size, about in re.findall(r"^allocation \d+: size (\d+)(.*)$", buffers, re.M):
@@ -187,7 +197,7 @@ def _allocated(buffers: str) -> dict[str, int]:
     return {**found, "total": sum(found.values())}
 
 
-def _costs(text: str) -> dict[str, Any]:
+def costs(text: str) -> dict[str, Any]:
     """Operations, bytes and collectives of optimised HLO, by XLA's own analysis."""
     import jax
     from jax._src.lib import xla_client
@@ -200,8 +210,7 @@ def _costs(text: str) -> dict[str, Any]:
         "flops": cost["flops"],
         "unpadded_bytes": cost["bytes accessed"],
         "collectives": {k: dataclasses.asdict(v) for k, v in work.collectives.items()},
-        "loops_of_unknown_length": work.loops_of_unknown_length,
-        "relayouts": dataclasses.asdict(work.relayouts),
+        **_movement(work),
     }
 
 

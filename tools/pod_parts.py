@@ -13,14 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcodec import parallel
 from jaxcodec.arrays import Array, PyTree
 from jaxcodec.experiment import Experiment
 from jaxcodec.losses.reconstruction import compressed_loss, mel_loss, power_law_loss
 from jaxcodec.models.named import build
-from jaxcodec.models.pyramid import PyramidDecoder, PyramidEncoder, _stage
+from jaxcodec.models.pyramid import PyramidDecoder, PyramidEncoder, _stage, lanes_of
 from jaxcodec.models.spectral import analyse
 from jaxcodec.train.adversarial import make_adversary
 from jaxcodec.train.programs import Programs
@@ -167,6 +167,7 @@ def _features(
     """A module on features of the size that it gets in training."""
     config, policy = experiment.model, policy_of(experiment)
     frames = _num_codes(experiment) * config.frames_per_code
+    swin = config.backbone == "swin"
     module: Any
     method: Any = None  # the module's own call
     if part == "encoder":
@@ -177,14 +178,20 @@ def _features(
         sizes = (config.rows[-1], frames, config.channels[-1])
     else:
         assert stage is not None
-        swin = config.backbone == "swin"
         heads = config.heads[stage] if swin else 1
         wider = config.channels[stage + 1]
         module = _stage(config, policy)(heads, wider, False, f"stage_{stage}")
         sizes = (config.rows[stage], frames, config.channels[stage])
     features = _struct((count, *sizes), parallel.batch_sharding(mesh))
+    lanes = lanes_of(config, policy, count, frames) if swin else None
+    if lanes is not None and part != "encoder":  # which enters them by itself
+        held = jax.eval_shape(lanes.enter, features)
+        spec = PartitionSpec(*[None] * (held.ndim - 1), "data")
+        features = _struct(held.shape, NamedSharding(mesh, spec))
     variables = jax.eval_shape(
-        lambda key, x: module.init(key, x, method=method), jax.random.key(0), features
+        lambda key, x: module.init(key, x, lanes=lanes, method=method),
+        jax.random.key(0),
+        features,
     )
     same = parallel.replicated(mesh)
     weights = jax.tree.map(lambda leaf: _struct(leaf.shape, same), variables)
@@ -194,6 +201,7 @@ def _features(
             variables,
             features,
             train=True,
+            lanes=lanes,
             method=method,
             mutable=["batch_stats"],
         )
@@ -202,10 +210,10 @@ def _features(
     return run, weights, features
 
 
-def _decode(decoder: PyramidDecoder, features, train: bool = False):
+def _decode(decoder: PyramidDecoder, features, train: bool = False, lanes=None):
     for index in range(len(decoder.config.channels) - 1):
-        features = decoder.stage(index, features, None, train)
-    return decoder.finish(features, None, train)
+        features = decoder.stage(index, features, None, train, lanes)
+    return decoder.finish(features, None, train, lanes)
 
 
 def _with_gradients(run: Callable) -> Callable:

@@ -31,6 +31,14 @@ CHIPS = {
 }
 
 
+BYTES = {
+    "bytes": "bytes accessed",
+    "unpadded_bytes": "bytes accessed without padding",
+    "moved": "operands and results in tiles",
+    "moved_in_memory": "of these in memory",
+}
+
+
 def chip_of(topology: str) -> Chip | None:
     """The chip of a topology such as `v5e:4x4`, None if nothing is known of it."""
     return CHIPS.get(re.split("[:=_]", topology)[0])
@@ -74,12 +82,12 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     cells["operations, GFLOP"] = f"{row['flops'] / 1e9:,.1f}"
     if audio:
         cells["GFLOP per audio-s"] = f"{row['flops'] / 1e9 / audio:,.2f}"
-    for name, words in (("bytes", ""), ("unpadded_bytes", " without padding")):
+    for name, words in BYTES.items():
         if name in row:
-            cells[f"bytes accessed{words}, MB"] = f"{row[name] / 1e6:,.1f}"
+            cells[f"{words}, MB"] = f"{row[name] / 1e6:,.1f}"
             if audio:
                 per_second = row[name] / 1e6 / audio
-                cells[f"bytes accessed{words}, MB per audio-s"] = f"{per_second:,.1f}"
+                cells[f"{words}, MB per audio-s"] = f"{per_second:,.1f}"
     if "cycles" in row:
         cells |= _times(row, chip, audio)
     relayouts = row.get("relayouts")  # results of older versions have no count
@@ -113,8 +121,7 @@ def growth(small: dict[str, Any], large: dict[str, Any]) -> list[str]:
     A share of 2 % is let pass: the compiler places things anew for every topology.
     """
     named = {"memory": (small["memory"]["total"], large["memory"]["total"])}
-    figures = {"flops": "operations", "bytes": "bytes", "cycles": "cycles"}
-    figures["unpadded_bytes"] = "bytes without padding"
+    figures = {"flops": "operations", "cycles": "cycles", **BYTES}
     for key, name in figures.items():
         if key in small and key in large:
             named[name] = (small[key], large[key])
