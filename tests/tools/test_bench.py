@@ -1,0 +1,223 @@
+"""The benchmark: turns in alternation, honest figures, tables from results."""
+
+import dataclasses
+import functools
+import json
+import re
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcodec.dsp.mel import mel_filterbank
+from jaxcodec.export.weights import save_release
+from jaxcodec.losses.reconstruction import mel_loss
+from jaxcodec.models.named import build
+from tests.micro import MICRO
+from tools import bench
+from tools.benchmarks import alternate, figures, tables
+from tools.benchmarks.machine import Device, device_of
+from tools.benchmarks.make import ROOT
+from tools.benchmarks.order import MEL, Order, inputs
+
+SHORT = dataclasses.replace(  # two scales: quick to differentiate
+    MICRO, channels=(6, 8), heads=(2,), depth=1, max_streams=2, codebook_dims=(4, 4)
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A model with weights from NumPy: nothing to compile."""
+    silence = jnp.zeros((1, SHORT.clip_samples(4)))
+    shapes = jax.eval_shape(build(SHORT).init, jax.random.key(0), silence)
+    rng = np.random.default_rng(0)
+    drawn = jax.tree.map(lambda leaf: 0.3 * rng.normal(size=leaf.shape), shapes)
+    made = tmp_path_factory.mktemp("model")
+    save_release(made, "short", SHORT, drawn, None)
+    return made
+
+
+class Clock:
+    """A machine whose every call takes longer than the last."""
+
+    def __init__(self):
+        self.order, self.slowness = [], 1.0
+
+    def player(self, name: str, cost: float):
+        clock = self
+
+        class Player:
+            def turn(self, seconds):
+                clock.order.append(name)
+                clock.slowness *= 1.1
+                taken = cost * clock.slowness
+                return {"calls": 2, "seconds": 2 * taken, "cpu_seconds": taken}
+
+        return Player()
+
+
+def test_turns_alternate_and_a_slowing_machine_favours_nobody():
+    assert list(alternate.schedule(3, 2)) == [
+        *((0, 0), (0, 1), (0, 2)),
+        *((1, 2), (1, 1), (1, 0)),
+    ]
+    clock = Clock()
+    players = [clock.player("ours", 1.0), clock.player("theirs", 3.0)]
+    ours, theirs = alternate.play(players, 8, 0.0, rest=0)
+    assert clock.order == ["ours", "theirs", "theirs", "ours"] * 4
+    found = figures.ratios(theirs, ours)
+    assert found["median"] == pytest.approx(3.0, rel=0.01)
+    assert found["low"] < 3 < found["high"]
+
+
+def test_figures_of_turns(folder):
+    assert figures.spread([4, 1, 3, 2, 100]) == {"median": 3, "low": 2, "high": 4}
+    order = Order(system="jaxcodec", work="encode", folder=str(folder), batch=4)
+    turns = [{"calls": 2, "seconds": s, "cpu_seconds": 2 * s} for s in (2, 4, 6)]
+    about = {"devices": 2, "temporary_bytes": 2**21}
+    counted = {"flops": 40e12, "bytes": 400e9}  # of 40 s of audio
+    device = Device({"float32": 50e12}, 1e12)
+    row = figures.row(order, "short", turns, about, {}, counted, device, None)
+    assert (row["call_seconds"]["median"], row["calls"]) == (2, 6)
+    assert row["audio_seconds_per_second"] == pytest.approx(20)
+    assert row["per_device"] == pytest.approx(10)
+    assert row["real_time_factor"] == pytest.approx(1 / 20)
+    assert row["gflop_per_audio_second"] == pytest.approx(1000)
+    assert row["mfu"] == pytest.approx(10 * 1e12 / 50e12)
+    assert row["bandwidth_share"] == pytest.approx(0.1)
+    assert row["roofline_share"] == row["mfu"]
+    row = figures.row(order, "short", turns, about, {}, counted, None, 25e12)
+    assert (row["peak_from"], row["bandwidth_share"]) == ("matmul in this run", None)
+    assert row["mfu"] == pytest.approx(0.4)
+    assert device_of("NVIDIA H200").rates["bfloat16"] > 900e12
+    assert device_of("cpu") is None
+
+    def sized(batch: int, seconds: float, taken: float) -> dict:
+        return {"batch": batch, "seconds": seconds, "call_seconds": {"median": taken}}
+
+    rows = [sized(1, 2, 4), sized(2, 2, 16), sized(1, 4, 16), sized(2, 8, 256)]
+    assert figures.growth(rows) == pytest.approx(2)
+    assert figures.growth(rows[:1]) is None
+
+
+@pytest.mark.parametrize(("work", "most"), [("decode", 1e-5), ("train", 1e-4)])
+def test_systems_do_the_same_work(folder, work, most, monkeypatch):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    from tools.benchmarks import jax_side, torch_side
+
+    windows = ((32, 5), (64, 10))  # seven take long to compile
+    few = functools.partial(mel_loss, resolutions=windows)
+    monkeypatch.setattr("jaxcodec.train.step.mel_loss", few)
+    np.savez(folder / MEL, **{str(w): mel_filterbank(w, k, 2_000) for w, k in windows})
+    order = Order(
+        system="jaxcodec", work=work, folder=str(folder), batch=2, seconds=0.16
+    )
+    assert inputs(order)[0].shape == (2, SHORT.clip_samples(8))
+    twin = dataclasses.replace(order, system="torch")
+    ours, theirs = jax_side.prepare(order), torch_side.prepare(twin)
+    ours.run()
+    ours.run()  # the first loss is compared, and weights move
+    (error,) = figures.agreement(work, ours.output(), theirs.output()).values()
+    assert error < most
+    if work == "decode":
+        assert ours.count()["flops"] > 1e6
+
+
+def test_the_command_measures_and_saves(folder, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    out, drawn = tmp_path / "bench_small.json", tmp_path / "grid.svg"
+    given = f"encode --model {folder} --batch 2 --seconds 0.5 --rounds 2 --threads 1 "
+    given += (
+        f"--turn-seconds 0.01 --peer torch --device cpu --json {out} --grid {drawn}"
+    )
+    monkeypatch.setattr(sys, "argv", ["bench", *given.split()])
+    assert bench.main() == 0
+    document = json.loads(out.read_text())
+    assert str(ROOT) not in out.read_text()
+    assert str(folder.parent) not in out.read_text()
+    assert {"processor", "cores", "versions"} <= document["machine"].keys()
+    assert document["machine"]["devices"] == ["cpu"]
+    assert [row["system"] for row in document["rows"]] == ["jaxcodec", "torch"]
+    for row in document["rows"]:
+        assert row["turns"] == 2 <= row["calls"]
+        assert row["call_seconds"]["low"] <= row["call_seconds"]["high"]
+        assert row["host_peak_mib"] > 50
+        seconds = row["batch"] * row["seconds"] / row["call_seconds"]["median"]
+        assert row["audio_seconds_per_second"] == pytest.approx(seconds)
+        if row["system"] == "torch":
+            assert row["codes_that_differ"] < 0.005
+            assert row["times_as_long"]["median"] > 0
+        else:
+            assert row["compile_seconds"] > 0
+            assert 0 < row["mfu"] < 2
+    printed = capsys.readouterr().out
+    assert "PyTorch twin, eager" in printed
+    assert "| 2 | " in printed  # of the grid
+    assert drawn.read_text().count("<circle") == 2  # of ours, and the legend
+
+
+def test_a_system_that_cannot_is_named(folder):
+    order = Order(system="torch", work="encode", folder=str(folder), threads=99)
+    worker = alternate.Worker(order)
+    with pytest.raises(alternate.Failed, match="99 threads were asked for"):
+        worker.ready(30)
+    worker.close()
+    with pytest.raises(ValueError, match="system 'lpcnet' does not exist"):
+        dataclasses.replace(order, system="lpcnet")
+
+
+def results(**changes) -> dict:
+    row = {
+        "work": "encode",
+        "system": "jaxcodec",
+        "model": "short",
+        "batch": 2,
+        "seconds": 3.0,
+        "turns": 7,
+        "audio_seconds_per_second": 1234.5,
+        "call_seconds": {"median": 0.0123, "low": 0.01, "high": 0.02},
+        "mfu": 0.314,
+        **changes,
+    }
+    failed = {"work": "train", "system": "torch-compile", "failed": "no | memory"}
+    machine = {
+        "processor": "EPYC",
+        "cores": 2,
+        "versions": {"jax": "0.10.1"},
+        "measured": "2026-01-01",
+    }
+    return {"machine": machine, "rows": [row, failed]}
+
+
+def test_blocks_are_made_from_results(tmp_path, monkeypatch, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text("a\n<!-- bench:one/encode -->\nold\n<!-- /bench -->\nb\n")
+    monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["bench", "table", "--readme", str(readme)])
+    assert bench.main() == 1
+    assert "--json experiments/results/bench_one.json" in capsys.readouterr().err
+    (tmp_path / "bench_one.json").write_text(json.dumps(results()))
+    assert bench.rewrite_readme(readme, check=True) == 1
+    assert bench.main() == 0
+    assert bench.rewrite_readme(readme, check=True) == 0
+    lines = readme.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("a", "b")
+    assert "| encode | short | jaxcodec | 2 x 3 s |" in lines[4]
+    assert "| 1,234 | 0.0123 (0.01 to 0.02) | 31.4% |" in lines[4]
+    assert lines[6] == "Medians and quartiles of 7 turns in alternation; EPYC, " + (
+        "2 cores, jax 0.10.1; 2026-01-01."
+    )
+    assert "failed: no / memory" in tables.render(results())
+    with pytest.raises(ValueError, match="have no decode: they have encode, train"):
+        tables.render(results(), ["decode"])
+
+
+def test_the_readme_says_what_was_measured():
+    text = (ROOT / "README.md").read_text()
+    assert text.count("<!-- bench:") == len(tables.blocks_of(text))
+    assert bench.rewrite_readme(ROOT / "README.md", check=True) == 0
+    for path in bench.RESULTS.glob("bench_*.json"):
+        assert re.search(r"\| .* \|", tables.render(json.loads(path.read_text())))

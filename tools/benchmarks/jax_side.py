@@ -1,0 +1,219 @@
+"""The codec and its training step, compiled and ready to be timed."""
+
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+# a growing share, as another system's process needs memory of the same accelerator
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcodec import parallel
+from jaxcodec.experiment import Experiment, Objective, Schedule
+from jaxcodec.models.named import build, config_from_dict
+from jaxcodec.modules.policy import Policy
+from jaxcodec.train.step import init_state, make_optimizer, make_train_step
+from tools.benchmarks.make import read_variables
+from tools.benchmarks.order import (
+    CLIP,
+    DECAY,
+    RATE,
+    Order,
+    Prepared,
+    code_frames,
+    inputs,
+)
+
+__all__ = ["prepare"]
+
+
+@dataclasses.dataclass
+class Job:
+    """A function to compile, and what it is called with."""
+
+    function: Callable[..., Any]  # jitted
+    arguments: tuple[Any, ...]
+
+
+def prepare(order: Order) -> Prepared:
+    """Compiles the work of an order, on all devices that are there.
+
+    Raises:
+        ValueError: the device or the model cannot do it.
+    """
+    platform = jax.default_backend()
+    _set_precision(order.precision, platform)
+    mesh = parallel.data_mesh()
+    policy = policy_of(order)
+    make = _training if order.work == "train" else _inference
+    job = make(order, policy, mesh)
+    begun = time.perf_counter()
+    compiled = job.function.lower(*job.arguments).compile()
+    spent = time.perf_counter() - begun
+    run, output = _calls(order, compiled, job)
+    memory = compiled.memory_analysis()
+    device = jax.devices()[0]
+    about = {
+        "platform": platform,
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "compile_seconds": spent,
+        "temporary_bytes": getattr(memory, "temp_size_in_bytes", None),
+    }
+
+    def device_peak() -> int | None:
+        return (device.memory_stats() or {}).get("peak_bytes_in_use")
+
+    def count() -> dict[str, Any]:
+        plain = make(order, dataclasses.replace(policy, **PLAIN), mesh)
+        return {**_operations(plain), **_bytes(compiled)}
+
+    def peak_rate() -> float | None:
+        return matmul_rate(order.precision) if platform == "cpu" else None
+
+    return Prepared(run, output, about, device_peak, count, peak_rate)
+
+
+# the policy whose program has no loops: XLA counts the body of a loop only once
+PLAIN: dict[str, Any] = {"layout": "channels", "window_tile": None, "remat": False}
+
+
+def policy_of(order: Order) -> Policy:
+    """How the model is executed: `tiles`, or `channels:64` for windows in tiles of 64.
+
+    Raises:
+        ValueError: there is no such layout.
+    """
+    dtype = "bfloat16" if order.precision == "bfloat16" else "float32"
+    policy = Policy(compute_dtype=dtype, remat=order.remat)
+    if order.layout is None:
+        return policy
+    layout, _, tile = order.layout.partition(":")
+    if tile and not tile.isdigit():
+        raise ValueError(
+            f"layout {order.layout!r} has no number of windows behind the colon: "
+            "write it as in channels:64."
+        )
+    window_tile = int(tile) if tile else None
+    return dataclasses.replace(policy, layout=layout, window_tile=window_tile)
+
+
+def _set_precision(precision: str, platform: str) -> None:
+    if platform == "cpu":
+        if precision == "tf32":
+            raise ValueError("tf32 exists only on GPUs: use float32 or bfloat16.")
+        return  # float32 is float32
+    chosen = {"float32": "highest", "tf32": "tensorfloat32"}.get(precision)
+    if chosen:
+        jax.config.update("jax_default_matmul_precision", chosen)
+
+
+def _inference(order: Order, policy: Policy, mesh: jax.sharding.Mesh) -> Job:
+    """`encode` or `decode` of a batch of whole clips."""
+    config = config_from_dict(order.config())
+    waveform, codes = inputs(order)
+    apply = functools.partial(build(config, policy).apply, method=order.work)
+    if order.work == "encode":
+        apply = functools.partial(apply, num_streams=order.streams)
+    same, rows = parallel.replicated(mesh), parallel.batch_sharding(mesh)
+    function = jax.jit(apply, in_shardings=(same, rows), out_shardings=rows)
+    given = waveform if order.work == "encode" else codes
+    variables = jax.device_put(read_variables(order.folder), same)
+    return Job(function, (variables, parallel.global_batch(given, mesh)))
+
+
+def _training(order: Order, policy: Policy, mesh: jax.sharding.Mesh) -> Job:
+    """The whole step of a run after pretraining, every stream in use."""
+    config = config_from_dict(order.config())
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    experiment = Experiment(
+        name="bench",
+        model=config,
+        # as runs do: FFTs on a CPU, matmuls elsewhere
+        objective=Objective(dft="fft" if on_cpu and mesh.size == 1 else "matmul"),
+        schedule=Schedule(
+            steps=1_000_000,
+            pretrain_steps=0,
+            batch_size=order.batch,
+            clip_code_frames=code_frames(order, order.config()),
+            dropout=0.0,
+            learning_rate=RATE,
+            final_learning_rate=RATE,
+            weight_decay=DECAY,
+            clip_norm=CLIP,
+        ),
+        precision=policy.compute_dtype,  # type: ignore[arg-type]
+    )
+    codec, tx = build(config, policy), make_optimizer(experiment)
+    same, rows = parallel.replicated(mesh), parallel.batch_sharding(mesh)
+    step = jax.jit(
+        make_train_step(experiment, codec, tx),
+        in_shardings=(same, rows),
+        out_shardings=same,
+        donate_argnums=0,
+    )
+    state = jax.jit(
+        lambda: init_state(experiment, codec, tx, None), out_shardings=same
+    )()
+    params = jax.device_put(read_variables(order.folder)["params"], same)
+    waveform, _ = inputs(order)
+    batch = parallel.global_batch(waveform, mesh)
+    return Job(step, (state.replace(params=params), batch))
+
+
+def _calls(order: Order, compiled: Any, job: Job) -> tuple[Callable, Callable]:
+    """One call, and the output of the first."""
+    if order.work != "train":
+
+        def run() -> None:
+            jax.block_until_ready(compiled(*job.arguments))
+
+        return run, lambda: np.asarray(compiled(*job.arguments))
+    state, batch = job.arguments
+    held, losses = [state], []
+
+    def step() -> None:
+        held[0], metrics = compiled(held[0], batch)
+        jax.block_until_ready((held[0], metrics))
+        if not losses:
+            losses.append(np.asarray(metrics["loss"]))
+
+    return step, lambda: losses[0]
+
+
+def _analysis(program: Any) -> dict[str, float]:
+    found = program.cost_analysis()
+    found = found[0] if isinstance(found, list) else found
+    return found or {}
+
+
+def _operations(job: Job) -> dict[str, Any]:
+    """Of the model in its usual layout: what the work needs, however it is done."""
+    return {"flops": _analysis(job.function.lower(*job.arguments)).get("flops")}
+
+
+def _bytes(compiled: Any) -> dict[str, Any]:
+    """What operations read and write; None where loops hide it."""
+    if " while(" in compiled.as_text():
+        return {"bytes": None}
+    return {"bytes": _analysis(compiled).get("bytes accessed")}
+
+
+def matmul_rate(precision: str = "float32", size: int = 2048) -> float:
+    """FLOP/s of the best of several large products."""
+    dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
+    matrix = jnp.ones((size, size), dtype)
+    multiply = jax.jit(jnp.matmul)
+    multiply(matrix, matrix).block_until_ready()
+    times = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        multiply(matrix, matrix).block_until_ready()
+        times.append(time.perf_counter() - begun)
+    return 2 * size**3 / min(times)
