@@ -61,12 +61,18 @@ def summarise(evaluation: Evaluation) -> list[Point]:
             rows = evaluation.at(system, setting["label"])
             if rows:
                 used = usage["utilisation"][number] if usage else None
-                points.append(_point(system, setting["label"], rows, used))
+                points.append(
+                    _point(system, setting["label"], rows, used, evaluation.speakers)
+                )
     return points
 
 
 def _point(
-    system: str, setting: str, rows: list[dict[str, Any]], used: float | None
+    system: str,
+    setting: str,
+    rows: list[dict[str, Any]],
+    used: float | None,
+    speakers: dict[str, str],
 ) -> Point:
     decoded = [row for row in rows if "bytes" in row]
     seconds = sum(row["seconds"] for row in decoded)
@@ -74,10 +80,7 @@ def _point(
     known = bool(payloads) and None not in payloads
     delays = [1000 * row["delay"] / RATE for row in decoded] or [math.nan]
     names = {name for row in rows for name in row["scores"]}
-    scores = {
-        name: mean_interval([r["scores"][name] for r in rows if name in r["scores"]])
-        for name in names
-    }
+    scores = {name: _interval(rows, name, speakers) for name in names}
     return Point(
         system=system,
         setting=setting,
@@ -93,6 +96,17 @@ def _point(
         scores=scores,
         failed=dict(Counter(name for row in rows for name in row["failures"])),
         utilisation=used,
+    )
+
+
+def _interval(
+    rows: list[dict[str, Any]], name: str, speakers: dict[str, str]
+) -> Interval:
+    """Of a metric, over rows of one operating point that some have a value in."""
+    scored = [row for row in rows if name in row["scores"]]
+    return mean_interval(
+        [row["scores"][name] for row in scored],
+        [speakers[row["digest"]] for row in scored],
     )
 
 
@@ -125,7 +139,7 @@ def paired(
             if _distance(other, mine) > math.log(NEAR):
                 continue
             sides = [_by_clip(evaluation, point, metric) for point in (mine, other)]
-            if difference := paired_difference(*sides):
+            if difference := paired_difference(*sides, evaluation.speakers):
                 found.append((mine, other, difference))
     return found
 
@@ -156,12 +170,14 @@ def breakdown(
     for value in sorted(values):
         found[value] = []
         for point in points:
-            scores = [
-                row["scores"][metric.name]
+            rows = [
+                row
                 for row in evaluation.at(point.system, point.setting)
                 if row["labels"].get(label) == value and metric.name in row["scores"]
             ]
-            found[value].append(mean_interval(scores) if scores else None)
+            found[value].append(
+                _interval(rows, metric.name, evaluation.speakers) if rows else None
+            )
     return found
 
 

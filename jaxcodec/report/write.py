@@ -14,7 +14,8 @@ from jaxcodec.report.evaluation import Evaluation, load
 from jaxcodec.report.listening import examples
 from jaxcodec.report.page import page
 from jaxcodec.report.summary import Point, summarise
-from jaxcodec.report.tables import Table, all_tables, readme_table
+from jaxcodec.report.table import Table
+from jaxcodec.report.tables import all_tables, readme_table
 
 __all__ = ["FILES", "report"]
 
@@ -143,7 +144,7 @@ def _summary_csv(evaluation: Evaluation, points: list[Point]) -> str:
     for point in points:
         line = [getattr(point, field) for field in fields]
         for name in names:
-            line += point.scores.get(name) or ("", "", "", 0)
+            line += point.scores.get(name, ("", "", "", 0))[:4]
             line.append(point.failed.get(name, 0))
         lines.append(line)
     return _csv(lines)
