@@ -72,7 +72,8 @@ def about_intervals(evaluation: Evaluation) -> str:
             "Intervals come from drawing clips anew; all are of one speaker, and they "
             "tell nothing of others."
         )
-    others = f" and {alone} clips without a known speaker" if alone else ""
+    plural = "" if alone == 1 else "s"
+    others = f" and {alone} clip{plural} without a known speaker" if alone else ""
     return (
         f"Intervals come from drawing anew {len(named)} speakers{others}, each with "
         "all its clips: clips of one speaker are alike."

@@ -1,6 +1,7 @@
 """The files of a report, checked as a reader would use them."""
 
 import csv
+import dataclasses
 import html.parser
 import json
 import re
@@ -13,6 +14,7 @@ from jaxcodec.evaluate.store import Store
 from jaxcodec.report import report
 from jaxcodec.report.evaluation import load
 from jaxcodec.report.summary import summarise
+from jaxcodec.report.tables import about_intervals, all_tables
 from jaxcodec.report.write import FILES
 
 VOID = {"meta", "link", "input", "img", "br"}
@@ -99,6 +101,35 @@ def test_plots_are_valid_and_hold_every_point(evaluated):
     assert len(titles) == 2 * (3 + 3 + 2)  # the broken codec has no score
     assert any(title.startswith("a<b 15dB: ") for title in titles)
     assert "NaN" not in text and "nan" not in text
+
+
+def test_intervals_say_what_was_drawn(evaluated):
+    sentence = (
+        "drawing anew 3 speakers and 1 clip without a known speaker, each with all its "
+        "clips"
+    )
+    for name in ("report.md", "report.html"):
+        assert sentence in (evaluated / name).read_text()
+    found = load(evaluated)
+    assert len(set(found.speakers.values())) == 4
+    clips = found.about["clips"]
+    for label, message in (("speaker", "all are of one"), ("corpus", "no speaker is")):
+        about = {"clips": [{**clip, "labels": {label: "x"}} for clip in clips]}
+        assert message in about_intervals(dataclasses.replace(found, about=about))
+
+
+def test_a_mean_over_some_clips_says_over_how_many(evaluated):
+    """As after a run that was interrupted, or one with more metrics on fewer clips."""
+    found = load(evaluated)
+    for row in found.rows:
+        if row["labels"].get("language") == "nl":  # two clips of four
+            row["scores"].pop("mel", None)
+    rows = [row for row in found.rows if row["clip"] != "clip1.wav"]
+    less = dataclasses.replace(found, rows=rows)
+    (scores,) = all_tables(less, summarise(less))["scores"]
+    line = next(row for row in scores.rows if row[:2] == ["ours", "20dB"])
+    assert line[4] == "3 of 4"
+    assert line[5].endswith("[1 failed]") and line[6].endswith(" [1 clips]")
 
 
 def test_failures_are_counted_wherever_a_mean_is(evaluated):
