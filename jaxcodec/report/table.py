@@ -59,7 +59,7 @@ def mean_cell(point: Point, metric: Metric, with_interval: bool = True) -> str:
     scored = interval.num_clips if interval else 0
     note = f" [{failed} failed]" if failed else ""
     if scored and scored + failed < point.num_clips:  # measured on some clips only
-        note += f" [{scored} clips]"
+        note += f" [on {scored}]"
     if not with_interval and interval:
         return f"{interval.mean:.{metric.digits}f}{note}"
     return interval_cell(interval, metric) + note

@@ -99,7 +99,7 @@ def _scores(evaluation: Evaluation, points: list[Point]) -> Table:
         "Means over clips with the half width of their 95 % bootstrap interval. "
         f"{about_intervals(evaluation)} [k failed] says on how many clips a measure "
         "has no value: they are not in the mean, and the table of failures tells why. "
-        "[k clips] says that a measure was taken on so many only. kbit/s is counted "
+        "[on k] says that a measure was taken on so many only. kbit/s is counted "
         "from the bytes that were written; payload leaves headers and framing out.",
         [
             "codec",

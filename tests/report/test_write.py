@@ -129,7 +129,7 @@ def test_a_mean_over_some_clips_says_over_how_many(evaluated):
     (scores,) = all_tables(less, summarise(less))["scores"]
     line = next(row for row in scores.rows if row[:2] == ["ours", "20dB"])
     assert line[4] == "3 of 4"
-    assert line[5].endswith("[1 failed]") and line[6].endswith(" [1 clips]")
+    assert line[5].endswith("[1 failed]") and line[6].endswith(" [on 1]")
 
 
 def test_failures_are_counted_wherever_a_mean_is(evaluated):

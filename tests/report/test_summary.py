@@ -1,0 +1,140 @@
+"""Figures of a report from rows so small that every one is known."""
+
+import json
+
+import pytest
+
+from jaxcodec.evaluate.store import Store, row_key
+from jaxcodec.metrics.catalogue import METRICS
+from jaxcodec.report import summary
+from jaxcodec.report.evaluation import Evaluation, load
+from jaxcodec.report.tables import all_tables
+
+SECONDS = {"c1": 1.0, "c2": 2.0, "c3": 1.0}
+LABELS = {
+    "c1": {"language": "en", "speaker": "x"},
+    "c2": {"language": "en", "speaker": "x"},
+    "c3": {"language": "nl", "speaker": "y"},
+}
+# codec, kbit/s: SI-SDR and mel distance of each clip; `far` needs twice the bits
+SCORES = {
+    ("ours", 4): [(1, 6), (2, 5), (3, 4)],
+    ("ours", 8): [(9, 3), (8, 2), (10, 1)],
+    ("far", 8): [(1, 6), (2, 5), (3, 4)],
+    ("far", 16): [(9, 3), (8, 2), (10, 1)],
+}
+
+
+def _row(system, kbps, clip, scores, number):
+    num_bytes = 125 * kbps * SECONDS[clip]
+    row = {
+        "key": row_key(system, "1", f"{kbps}k", clip),
+        "system": system,
+        "version": "1",
+        "setting": f"{kbps}k",
+        "bitrate": 1000.0 * kbps,
+        "digest": clip,
+        "clip": clip,
+        "labels": LABELS[clip],
+        "seconds": SECONDS[clip],
+        "bytes": num_bytes,
+        "payload_bytes": num_bytes / 2 if system == "far" else num_bytes,
+        "delay": (16, 32, 160)[number] if system == "far" else 0,
+        "length_error": 7 if (system, number) == ("far", 1) else 0,
+        "encode_seconds": SECONDS[clip] / 10,
+        "decode_seconds": SECONDS[clip] / 40,
+    }
+    return row | {"scores": dict(zip(("si_sdr", "mel"), scores, strict=True))}
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    rows = [
+        _row(system, kbps, clip, scores, number) | {"failures": {}}
+        for (system, kbps), found in SCORES.items()
+        for number, (clip, scores) in enumerate(zip(SECONDS, found, strict=True))
+    ]
+    systems = {
+        name: {
+            "kind": kind,
+            "version": "1",
+            "about": {},
+            "settings": [{"label": f"{kbps}k"} for of, kbps in SCORES if of == name],
+        }
+        for name, kind in (("far", "baseline"), ("ours", "model"))
+    }
+    clips = [
+        {"name": name, "digest": name, "seconds": seconds, "labels": LABELS[name]}
+        for name, seconds in SECONDS.items()
+    ]
+    about = {"systems": systems, "clips": clips, "codebooks": {}, "missing": {}}
+    return Evaluation(Store(tmp_path), about, rows)
+
+
+def test_points(evaluation):
+    points = {(p.system, p.setting): p for p in summary.summarise(evaluation)}
+    far = points["far", "8k"]
+    assert (far.kbps, far.payload_kbps) == pytest.approx((8, 4))
+    assert (far.delay_ms, far.delay_spread_ms, far.length_errors) == (2, 9, 1)
+    assert (far.encode_speed, far.decode_speed) == pytest.approx((10, 40))
+    ours = points["ours", "8k"]
+    assert ours.scores["si_sdr"].mean == 9
+    # x has two clips and y one; two speakers are drawn
+    assert ours.scores["mel"] == (2, 1, 2.5, 3, 2)
+
+
+def test_comparisons(evaluation):
+    assert evaluation.reference == "ours"  # a model, wherever it stands
+    points = summary.summarise(evaluation)
+    chosen = summary.compared(evaluation, points)
+    assert [(p.system, p.setting) for p in chosen] == [("ours", "8k"), ("far", "8k")]
+    for name, mean, wins in (("si_sdr", 7, 1), ("mel", -3, 0)):
+        (found,) = summary.paired(evaluation, points, METRICS[name])
+        mine, other, difference = found  # 4 and 8 kbit/s are not compared
+        assert (mine.setting, other.system, other.setting) == ("8k", "far", "8k")
+        assert difference.difference.mean == mean
+        assert difference.wins == wins
+    for is_payload, percent in ((False, 100), (True, 0)):
+        found = summary.bd_rates(evaluation, points, is_payload)
+        assert found.keys() == {"far"}
+        assert found["far"] == pytest.approx({"si_sdr": percent, "mel": percent})
+
+
+def test_groups_and_worst_clips(evaluation):
+    points = summary.summarise(evaluation)
+    (ours,) = [p for p in points if (p.system, p.setting) == ("ours", "8k")]
+    found = summary.breakdown(evaluation, [ours], "language", METRICS["mel"])
+    assert found == {"en": [(2.5, 2, 3, 2, 2)], "nl": [(1, 1, 1, 1, 1)]}
+    for name, order in (("si_sdr", ["c2", "c1"]), ("mel", ["c1", "c2"])):
+        worst = summary.worst(evaluation, ours, METRICS[name], 2)
+        assert [row["clip"] for row in worst] == order
+
+
+def test_failures_are_listed_by_measure_and_codec(evaluation):
+    for row in evaluation.rows[:2]:
+        row["failures"] = {"stoi": "too short | or silent"}
+    evaluation.rows[-1]["failures"] = {"stoi": "too short | or silent"}
+    reason = "too short | or silent"
+    assert summary.failures(evaluation) == [
+        ("stoi", reason, "far", ["c3 at 16k"]),
+        ("stoi", reason, "ours", ["c1 at 4k", "c2 at 4k"]),
+    ]
+    tables = all_tables(evaluation, summary.summarise(evaluation))
+    (table,) = tables["failures"]
+    assert "| too short \\| or silent |" in table.markdown()
+    assert "ablations" not in tables  # there is one model
+
+
+def test_rows_of_other_clips_and_weights_stay_out(evaluation):
+    store = evaluation.store
+    for row in evaluation.rows:
+        store.add(row)
+    about = json.loads(json.dumps(evaluation.about))
+    del about["clips"][0]
+    about["systems"]["far"]["version"] = "2"
+    store.set_about(about)
+    found = load(store.folder)
+    assert {(row["system"], row["clip"]) for row in found.rows} == {
+        ("ours", "c2"),
+        ("ours", "c3"),
+    }
