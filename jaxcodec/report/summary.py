@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from jaxcodec.metrics.statistics import (
 from jaxcodec.report.evaluation import Evaluation
 
 __all__ = [
+    "Failure",
     "Point",
     "bd_rates",
     "breakdown",
@@ -50,6 +51,16 @@ class Point:
     scores: dict[str, Interval]
     failed: dict[str, int]  # clips by metric
     utilisation: float | None
+
+
+class Failure(NamedTuple):
+    """What has no value for one reason."""
+
+    metrics: tuple[str, ...]  # or `codec`, if nothing was decoded
+    reason: str
+    systems: tuple[str, ...]
+    clips: tuple[str, ...]
+    num_rows: int
 
 
 def summarise(evaluation: Evaluation) -> list[Point]:
@@ -194,14 +205,25 @@ def worst(
     return sorted(rows, key=lambda row: sign * row["scores"][metric.name])[:number]
 
 
-def failures(evaluation: Evaluation) -> list[tuple[str, str, str, list[str]]]:
-    """Metric, reason and codec of every kind of failure, with the clips it hit."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+def failures(evaluation: Evaluation) -> list[Failure]:
+    """What failed for the same reason, together."""
+    found: dict[tuple[tuple[str, ...], str], list[dict[str, Any]]] = {}
     for row in evaluation.rows:
+        by_reason: dict[str, list[str]] = {}
         for name, reason in row["failures"].items():
-            where = f"{row['clip']} at {row['setting']}"
-            found.setdefault((name, reason, row["system"]), []).append(where)
-    return [(*key, clips) for key, clips in sorted(found.items())]
+            by_reason.setdefault(reason, []).append(name)
+        for reason, names in by_reason.items():
+            found.setdefault((tuple(names), reason), []).append(row)
+    return [
+        Failure(
+            metrics=names,
+            reason=reason,
+            systems=tuple(dict.fromkeys(row["system"] for row in rows)),
+            clips=tuple(dict.fromkeys(row["clip"] for row in rows)),
+            num_rows=len(rows),
+        )
+        for (names, reason), rows in sorted(found.items(), key=lambda pair: pair[0])
+    ]
 
 
 def _by_clip(evaluation: Evaluation, point: Point, metric: Metric) -> dict[str, float]:

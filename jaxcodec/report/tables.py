@@ -116,20 +116,20 @@ def _scores(evaluation: Evaluation, points: list[Point]) -> Table:
 def _failures(evaluation: Evaluation) -> Table:
     rows = [
         [
-            name,
-            system,
-            reason,
-            ", ".join(clips[:5]) + (" ..." if len(clips) > 5 else ""),
-            str(len(clips)),
+            ", ".join(failed.metrics),
+            ", ".join(failed.systems),
+            failed.reason,
+            ", ".join(failed.clips[:5]) + (" ..." if len(failed.clips) > 5 else ""),
+            str(failed.num_rows),
         ]
-        for name, reason, system, clips in summary.failures(evaluation)
+        for failed in summary.failures(evaluation)
     ]
     note = (
-        "What has no value, and why."
+        "What has no value, and why; `codec` is a clip that could not be coded at all."
         if rows
         else "Every measure has a value on every clip of every codec."
     )
-    header = ["measure", "codec", "reason", "clips", "rows"]
+    header = ["measures", "codecs", "reason", "clips", "rows"]
     return Table("Failures", note, header, rows, num_names=4)
 
 
@@ -165,7 +165,9 @@ def _paired(evaluation: Evaluation, points: list[Point], metric: Metric) -> Tabl
                 f"{other.system} {other.setting}",
                 f"{mine.kbps:.2f} / {other.kbps:.2f}",
                 f"{interval.mean:+{form}}{sign}",
-                f"{interval.low:+{form}} to {interval.high:+{form}}",
+                f"{interval.low:+{form}} to {interval.high:+{form}}"
+                if interval.num_clips > 1
+                else NONE,
                 f"{100 * found.wins:.0f} %",
                 str(interval.num_clips),
             ]

@@ -122,10 +122,16 @@ def test_silence_and_one_sample_fail_and_are_counted(tmp_path):
     soundfile.write(data / "one.wav", np.full(1, 0.5), 16_000)
     soundfile.write(data / "voice.wav", voice(), 16_000)
     (data / "broken.wav").write_bytes(b"RIFF and nothing else")
+    soundfile.write(data / "empty.wav", np.zeros(0), 16_000)
+    soundfile.write(data / "odd.wav", np.array([0, np.nan, 1]), 16_000, "FLOAT")
     out = tmp_path / "out"
     result = run(data, out, Noisy(ratios=(10,)))
     assert (result.num_rows, result.num_failed, result.num_undecoded) == (3, 2, 0)
-    assert "cannot be read" in result.left_out["broken.wav"]
+    assert "cannot be read" in result.left_out.pop("broken.wav")
+    assert result.left_out == {
+        "empty.wav": "it has no samples.",
+        "odd.wav": "1 of its samples are not finite numbers.",
+    }
     rows = {row["seconds"]: row for row in Store(out).rows.values()}
     assert rows[1.0]["failures"].keys() == {"si_sdr"}
     assert rows[1 / 16_000]["failures"].keys() == {"si_sdr", "mel", "lsd"}

@@ -110,14 +110,15 @@ def test_groups_and_worst_clips(evaluation):
         assert [row["clip"] for row in worst] == order
 
 
-def test_failures_are_listed_by_measure_and_codec(evaluation):
-    for row in evaluation.rows[:2]:
-        row["failures"] = {"stoi": "too short | or silent"}
-    evaluation.rows[-1]["failures"] = {"stoi": "too short | or silent"}
+def test_failures_are_listed_by_reason(evaluation):
     reason = "too short | or silent"
+    first, *_, last = evaluation.rows
+    first["failures"] = {"stoi": reason, "mel": "other", "estoi": reason}
+    last["failures"] = {"stoi": reason, "estoi": reason}
+    both = ("ours", "far"), ("c1", "c3")
     assert summary.failures(evaluation) == [
-        ("stoi", reason, "far", ["c3 at 16k"]),
-        ("stoi", reason, "ours", ["c1 at 4k", "c2 at 4k"]),
+        (("mel",), "other", ("ours",), ("c1",), 1),
+        (("stoi", "estoi"), reason, *both, 2),
     ]
     tables = all_tables(evaluation, summary.summarise(evaluation))
     (table,) = tables["failures"]
