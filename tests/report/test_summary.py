@@ -1,6 +1,7 @@
 """Figures of a report from rows so small that every one is known."""
 
 import json
+from xml.etree import ElementTree
 
 import pytest
 
@@ -8,6 +9,7 @@ from jaxcodec.evaluate.store import Store, row_key
 from jaxcodec.metrics.catalogue import METRICS
 from jaxcodec.report import summary
 from jaxcodec.report.evaluation import Evaluation, load
+from jaxcodec.report.plot import style_of, svg_plot
 from jaxcodec.report.tables import all_tables
 
 SECONDS = {"c1": 1.0, "c2": 2.0, "c3": 1.0}
@@ -139,3 +141,22 @@ def test_rows_of_other_clips_and_weights_stay_out(evaluation):
         ("ours", "c2"),
         ("ours", "c3"),
     }
+
+
+def test_plots_stand_the_right_way_up(evaluation):
+    points = summary.summarise(evaluation)
+    styles = style_of(["ours", "far"])
+    for is_payload, rates in ((False, [4, 8, 8, 16]), (True, [4, 8, 4, 8])):
+        for name in ("si_sdr", "mel"):
+            text = svg_plot(points, METRICS[name], is_payload, styles)
+            root = ElementTree.fromstring(text)
+            titles = [node.text for node in root.iter("title")]
+            assert [t.split(": ")[1].split(" kbit/s")[0] for t in titles] == [
+                f"{rate:.2f}" for rate in rates
+            ]
+            for line in root.iter("polyline"):  # SVG counts downwards
+                (x0, y0), (x1, y1) = (
+                    map(float, place.split(",")) for place in line.get("points").split()
+                )
+                assert x0 < x1
+                assert (y0 > y1) == (name == "si_sdr")

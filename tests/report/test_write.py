@@ -1,19 +1,25 @@
 """The files of a report, checked as a reader would use them."""
 
+import base64
 import csv
 import dataclasses
 import html.parser
+import io
 import json
 import re
 import shutil
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+import soundfile
 
 from jaxcodec.evaluate.store import Store
 from jaxcodec.report import report
 from jaxcodec.report.evaluation import load
-from jaxcodec.report.summary import summarise
+from jaxcodec.report.listening import _settings
+from jaxcodec.report.page import _embed
+from jaxcodec.report.summary import compared, summarise
 from jaxcodec.report.tables import about_intervals, all_tables
 from jaxcodec.report.write import FILES
 
@@ -86,12 +92,43 @@ def test_the_page_holds_the_rows_and_survives_strange_names(page, evaluated):
     }
     assert wanted <= scored
     assert "a<b" in page.texts["td"]
+    assert "da<ta" in page.texts["code"]
     assert "the encoder <b>fell over</b>" in page.texts["td"]
     assert "jaxcodec evaluate --data 'a & b'" in page.texts["pre"]
     stimuli = [s for example in data["examples"] for s in example["stimuli"]]
     assert len(data["examples"]) == 2
     assert {s["role"] for s in stimuli} == {"original", "anchor", "codec"}
     assert {s["system"] for s in stimuli} >= {"ours", "ours-2", "a<b"}
+    near = {(s["system"], s["setting"]) for s in stimuli if s.get("near")}
+    assert near == {("ours", "20dB"), ("ours-2", "20dB"), ("a<b", "15dB")}
+    original, anchor = (_bands(stimuli[number]["audio"]) for number in range(2))
+    assert anchor[0] == pytest.approx(original[0], rel=0.01)
+    assert anchor[1] < 1e-3 * original[1]
+
+
+def _bands(flac):
+    """Energy below 3.3 and above 3.7 kHz."""
+    audio, rate = soundfile.read(io.BytesIO(base64.b64decode(flac)))
+    power = np.abs(np.fft.rfft(audio)) ** 2
+    frequency = np.fft.rfftfreq(len(audio), 1 / rate)
+    return power[frequency < 3300].sum(), power[frequency > 3700].sum()
+
+
+def test_embedded_json_cannot_end_its_element():
+    text = _embed(["</script><!--"])
+    assert json.loads(text) == ["</script><!--"]
+    assert "<" not in text
+
+
+def test_of_many_settings_the_ends_and_the_nearest_are_heard(evaluated):
+    found = load(evaluated)
+    points = summarise(found)
+    (one,) = [p for p in points if (p.system, p.setting) == ("a<b", "15dB")]
+    rates = (1, 2, 2.9, 4, 5)
+    many = [dataclasses.replace(one, setting=str(k), kbps=k) for k in rates]
+    points = [p for p in points if p.system == "ours"] + many
+    shown = _settings(found, points, compared(found, points))
+    assert [p.setting for p in shown] == ["0dB", "10dB", "20dB", "1", "2.9", "5"]
 
 
 def test_plots_are_valid_and_hold_every_point(evaluated):
