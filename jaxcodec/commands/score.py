@@ -161,6 +161,11 @@ def _draw(folder: Path, out: Path | None) -> None:
         say(f"error: {reason(error)}")
         raise typer.Exit(1) from error
     for path in paths:
+        if path.name == "readme.md":
+            text = path.read_text(encoding="utf-8")
+            lines = text.partition("```")[0].splitlines()[2:]  # only its tables
+            sys.stdout.write("\n".join(lines) + "\n")
+    for path in paths:
         sys.stdout.write(f"{path}\n")
 
 

@@ -23,7 +23,7 @@ __all__ = ["FILES", "report"]
 FILES = {
     "report.html": "the page: plots, tables, listening",
     "report.md": "the same tables as Markdown",
-    "readme.md": "a small table and the plot, for a README",
+    "readme.md": "the plot and a small table, and that of ablations, for a README",
     "rate_distortion.svg": "the plot",
     "rows.csv": "a line per codec, clip and setting",
     "summary.csv": "a line per codec and setting",
@@ -59,7 +59,9 @@ def report(
             evaluation, points, tables, styles, examples(evaluation, points), command
         ),
         "report.md": _markdown(evaluation, tables, command),
-        "readme.md": _readme(readme_table(evaluation, points), command),
+        "readme.md": _readme(
+            [readme_table(evaluation, points), *tables.get("ablations", [])], command
+        ),
         "rate_distortion.svg": plot.figure(
             points, drawn or evaluation.metrics[:1], styles
         ),
@@ -81,6 +83,7 @@ def _markdown(
         parts.append(f"```sh\n{command}\n```")
     parts.append("![rate and quality](rate_distortion.svg)")
     parts += [f"- not measured: {text}" for text in about["missing"].values()]
+    parts += [f"- left out: {name}: {why}" for name, why in about["left_out"].items()]
     for table in (table for group in tables.values() for table in group):
         parts += [f"## {table.title}", table.note]
         if table.rows:
@@ -88,8 +91,9 @@ def _markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def _readme(table: Table, command: str) -> str:
-    parts = ["![rate and quality](rate_distortion.svg)", table.markdown()]
+def _readme(tables: list[Table], command: str) -> str:
+    parts = ["![rate and quality](rate_distortion.svg)"]
+    parts += [table.markdown() for table in tables]
     if command:
         parts.append(f"```sh\n{command}\n```")
     return "\n\n".join(parts) + "\n"

@@ -37,10 +37,10 @@ def test_evaluate_and_report(corpus, tmp_path):
     done = call(*command)
     assert done.exit_code == 0, done.output
     assert "2 rows, 2 of them new; 0 with a failure" in done.stderr
-    assert (
-        "| copy | default | 256.23 | 100.0 | 0.00 |"
-        in (tmp_path / "out/readme.md").read_text()
-    )
+    line = "| copy | default | 256.23 | 100.0 | 0.00 |"
+    assert line in (tmp_path / "out/readme.md").read_text()
+    assert line in done.stdout
+    assert str(tmp_path / "out/report.html") in done.stdout.splitlines()
     assert "0 of them new" in call(*command).stderr
     redrawn = call("report", tmp_path / "out", "-o", tmp_path / "again")
     assert redrawn.exit_code == 0, redrawn.output

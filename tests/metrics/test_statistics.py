@@ -41,6 +41,9 @@ def test_clips_of_one_speaker_are_drawn_together():
     assert found == (1, 0, 2, 4, 2)
     found = mean_interval([0, 0, 0, 4], ["a", "a", "a", "b"])
     assert found == (1, 0, 4, 4, 2)
+    # the middle of these: one of each, of whose four clips the mean is 1
+    found = mean_interval([0, 0, 0, 4], ["a", "a", "a", "b"], confidence=0.3)
+    assert found == (1, 1, 1, 4, 2)
 
 
 def test_speakers_explain_what_clips_do_not():

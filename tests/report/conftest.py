@@ -13,6 +13,7 @@ def evaluated(tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     data = write_corpus(root / "da<ta")
     soundfile.write(data / "silence.wav", np.zeros(16_000), 16_000)
+    (data / "text.wav").write_text("no audio")
     about = {"architecture": "Swin", "quantizer": "RVQ", "pretraining": "none"}
     ours, other = Noisy("ours", kind="model"), Noisy("ours-2", kind="model")
     ours.about = other.about = about

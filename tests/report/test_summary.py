@@ -69,7 +69,15 @@ def evaluation(tmp_path):
         {"name": name, "digest": name, "seconds": seconds, "labels": LABELS[name]}
         for name, seconds in SECONDS.items()
     ]
-    about = {"systems": systems, "clips": clips, "codebooks": {}, "missing": {}}
+    usage = {
+        "codebook_size": 4,
+        "codes": 10,
+        "entropy": [[1.5, 1.25], [0.5, 0.0]],
+        "used": [[4, 3], [2, 1]],
+        "utilisation": [0.6875, 0.40625],
+    }
+    about = {"systems": systems, "clips": clips, "codebooks": {"ours": usage}}
+    about |= {"missing": {"speex": "speex is not installed"}}
     return Evaluation(Store(tmp_path), about, rows)
 
 
@@ -80,6 +88,7 @@ def test_points(evaluation):
     assert (far.delay_ms, far.delay_spread_ms, far.length_errors) == (2, 9, 1)
     assert (far.encode_speed, far.decode_speed) == pytest.approx((10, 40))
     ours = points["ours", "8k"]
+    assert (ours.utilisation, far.utilisation) == (0.40625, None)
     assert ours.scores["si_sdr"].mean == 9
     # x has two clips and y one; two speakers are drawn
     assert ours.scores["mel"] == (2, 1, 2.5, 3, 2)
@@ -141,6 +150,19 @@ def test_rows_of_other_clips_and_weights_stay_out(evaluation):
         ("ours", "c2"),
         ("ours", "c3"),
     }
+
+
+def test_codebooks_and_ablations(evaluation):
+    points = summary.summarise(evaluation)
+    (table,) = all_tables(evaluation, points)["codebooks"]
+    assert table.rows == [
+        ["stream 1", "1.50", "1.25", "4", "3", "0.688"],
+        ["stream 2", "0.50", "0.00", "2", "1", "0.406"],
+    ]
+    evaluation.about["systems"]["far"] |= {"kind": "model", "about": {"quantizer": "q"}}
+    (table,) = all_tables(evaluation, points)["ablations"]
+    first = next(row for row in table.rows if row[0] == "far")
+    assert first == ["far", "-", "q", "-", "8k", "2.0 ± 0.8", "5.00 ± 0.75", "-"]
 
 
 def test_plots_stand_the_right_way_up(evaluation):

@@ -174,6 +174,7 @@ def test_failures_are_counted_wherever_a_mean_is(evaluated):
     line = next(line for line in text.splitlines() if line.startswith("| ours | 0dB |"))
     assert "[1 failed]" in line  # SI-SDR of silence
     assert "the original is silent" in text
+    assert "- left out: text.wav: it cannot be read: " in text
     assert "| codec | broken | the encoder <b>fell over</b> | clip0.wav, " in text
     point = next(p for p in summarise(load(evaluated)) if p.system == "broken")
     assert (point.num_clips, point.num_decoded, point.failed) == (4, 0, {"codec": 4})
