@@ -149,8 +149,9 @@ def paired(
             other = min(others, key=lambda point: _distance(point, mine))
             if _distance(other, mine) > math.log(NEAR):
                 continue
-            sides = [_by_clip(evaluation, point, metric) for point in (mine, other)]
-            if difference := paired_difference(*sides, evaluation.speakers):
+            first, second = (_by_clip(evaluation, p, metric) for p in (mine, other))
+            difference = paired_difference(first, second, evaluation.speakers)
+            if difference:
                 found.append((mine, other, difference))
     return found
 

@@ -29,7 +29,7 @@ FILES = {
     "summary.csv": "a line per codec and setting",
     "report.json": "both, and what they belong to",
 }
-IN_FIGURE = ("pesq_wb", "estoi", "visqol", "mel", "si_sdr")  # the first three
+IN_FIGURE = ("pesq_wb", "visqol", "stoi", "mel", "si_sdr")  # the first three
 
 
 def report(

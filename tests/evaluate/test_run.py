@@ -145,6 +145,7 @@ def test_a_codec_that_fails_stops_no_other(corpus, tmp_path):
     assert (result.num_rows, result.num_failed, result.num_undecoded) == (18, 9, 9)
     broken = [r for r in Store(tmp_path).rows.values() if r["system"] == "broken"]
     assert {r["failures"]["codec"] for r in broken} == {"the encoder <b>fell over</b>"}
+    assert run(corpus, tmp_path, Broken("broken"), Noisy()).num_new == 0
 
 
 def test_a_missing_encoder_is_told_and_not_fatal(corpus, tmp_path, monkeypatch):
