@@ -38,6 +38,7 @@ class Result:
     num_new: int  # computed now
     num_failed: int  # rows with a failure, old and new
     num_undecoded: int  # of these, rows of clips that could not be coded
+    undecoded: dict[str, str]  # by codec: the first reason why not
     found: dict[str, str]  # programs that baselines were run with
     missing: dict[str, str]  # baselines and metrics that are not installed: what to do
     left_out: dict[str, str]  # files that were not evaluated: why

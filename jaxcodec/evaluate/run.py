@@ -80,6 +80,11 @@ def _result(store: Store, num_new: int) -> Result:
         num_new=num_new,
         num_failed=sum(bool(row["failures"]) for row in rows),
         num_undecoded=sum("codec" in row["failures"] for row in rows),
+        undecoded={
+            row["system"]: row["failures"]["codec"]
+            for row in reversed(rows)
+            if "codec" in row["failures"]
+        },
         found={
             name: system["about"]["programs"]
             for name, system in about["systems"].items()

@@ -78,7 +78,9 @@ def _markdown(
     evaluation: Evaluation, tables: dict[str, list[Table]], command: str
 ) -> str:
     about = evaluation.about
-    parts = ["# Evaluation", f"{len(about['clips'])} clips of `{about['data']}`."]
+    number = len(about["clips"])
+    plural = "" if number == 1 else "s"
+    parts = ["# Evaluation", f"{number} clip{plural} of `{about['data']}`."]
     if command:
         parts.append(f"```sh\n{command}\n```")
     parts.append("![rate and quality](rate_distortion.svg)")

@@ -42,6 +42,10 @@ def test_evaluate_and_report(corpus, tmp_path):
     assert line in done.stdout
     assert str(tmp_path / "out/report.html") in done.stdout.splitlines()
     assert "0 of them new" in call(*command).stderr
+    command[4] = __file__
+    done = call(*command)
+    assert done.exit_code == 2
+    assert "test_score.py is a file, but rows go to a folder" in done.stderr
     redrawn = call("report", tmp_path / "out", "-o", tmp_path / "again")
     assert redrawn.exit_code == 0, redrawn.output
     assert str(tmp_path / "again/report.html") in redrawn.stdout
@@ -84,6 +88,7 @@ FINE = Result(
     num_new=2,
     num_failed=3,
     num_undecoded=0,
+    undecoded={},
     found={"mp3": "lame 3.100"},
     missing={"opus": "opus is not installed: get it.", "amrwb": "get that."},
     left_out={},
@@ -100,6 +105,7 @@ FINE = Result(
             1,
             "1 of which could not be coded",
         ),
+        (dataclasses.replace(FINE, undecoded={"x": "No."}), 0, "error: x: No."),
         (
             dataclasses.replace(FINE, left_out={"a.wav": "bad."}),
             1,
