@@ -106,7 +106,7 @@ def load_speech(path: str | Path, sample_rate: int) -> Float[np.ndarray, "n"]:
         ValueError: it cannot be read, or is shorter than half a second.
     """
     if not Path(path).is_file():
-        raise ValueError(f"the audio to check with, {path}, is no file: check the path.")
+        raise ValueError(f"the audio to check with, {path}, is no file: check it.")
     try:
         with soundfile.SoundFile(path) as sound:
             rate = sound.samplerate

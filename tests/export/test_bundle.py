@@ -269,7 +269,7 @@ def test_what_cannot_be_exported_is_refused(micro, tmp_path, monkeypatch):
 
     soundfile.write(short, np.zeros(99), 2000)
     refused(ValueError, r"lasts 0\.05 s, but at least", audio=short)
-    refused(ValueError, "is no file: check the path", audio=tmp_path / "none.wav")
+    refused(ValueError, "is no file: check it", audio=tmp_path / "none.wav")
     short.write_bytes(b"RIFF")
     refused(ValueError, "cannot be read", audio=short)
     short.unlink()
