@@ -313,7 +313,9 @@ def test_an_earlier_export_is_replaced_when_asked(micro, tmp_path):
     bundle.export_model(
         micro, "safetensors", folder, chunk_codes=32, precision="fp16", overwrite=True
     )
-    assert read_manifest(folder)["precision"] == "fp16"
+    manifest = read_manifest(folder)
+    assert manifest["precision"] == "fp16"
+    assert manifest["fingerprint"] == load_release(folder).fingerprint.hex()
     assert not (folder / "left.over").exists()
     kernel = "params/encoder/pre/block_0/qkv_kernel"
     assert load_file(folder / "weights.safetensors")[kernel].dtype == np.float16

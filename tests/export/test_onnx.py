@@ -15,10 +15,10 @@ from jaxcodec.bitstream import ContainerError, write_bytes
 from jaxcodec.export import bundle, onnx_codec
 from jaxcodec.export.weights import load_release, save_release
 from jaxcodec.inference.codec import Codec
-from tests.micro import ABLATIONS, MICRO, variables
+from tests.micro import ABLATIONS, variables
 
 ROOT = Path(__file__).parents[2]
-RATE = MICRO.sample_rate
+RATE = 8_000
 
 
 def test_codes_and_audio_are_those_of_jax(exported):
@@ -67,7 +67,7 @@ def test_files_decode_without_jax(exported, tmp_path):
 
 def test_files_of_other_models_are_refused(exported):
     codec, folder, _ = exported
-    other = Codec("other", MICRO, codec._variables, codec.tables, b"differen")
+    other = Codec("other", codec.config, codec._variables, codec.tables, b"differen")
     header = other.header(RATE, 1, 40, 3)
     data = write_bytes(header, np.zeros((1, 3, 3, 1), np.int32), None, "fixed")
     with pytest.raises(ContainerError, match="export the model that wrote it"):
