@@ -102,6 +102,7 @@ class Experiment:
     seed: int = 53
     precision: Literal["float32", "bfloat16"] = "float32"  # of the model's products
     shard_optimizer: bool = False  # divide its state over the devices
+    layout: Literal["channels", "lanes"] = "channels"  # see modules.policy
     window_tile: int | None = None  # execution policy, see modules.policy
     remat: bool = False
 
@@ -113,7 +114,7 @@ class Experiment:
 
 
 # fields that change how fast a run is, not what it computes (but for rounding)
-EXECUTION = ("shard_optimizer", "window_tile", "remat")
+EXECUTION = ("shard_optimizer", "layout", "window_tile", "remat")
 
 
 def flattened(experiment: Experiment) -> dict[str, Any]:

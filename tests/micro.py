@@ -1,11 +1,14 @@
 """Models so small that their programs compile in seconds: shapes, no quality."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 from jaxcodec.models.discriminators import DiscriminatorConfig
 from jaxcodec.models.esc import ESCConfig
 from jaxcodec.models.named import build
+from jaxcodec.models.rvq_codec import RVQCodecConfig
 
 MICRO = ESCConfig(
     sample_rate=2_000,  # 50 code frames per second, as the real ones
@@ -18,6 +21,19 @@ MICRO = ESCConfig(
     codebook_size=16,
     codebook_dims=(4, 4, 4),
 )
+
+SHARED = {
+    field.name: getattr(MICRO, field.name)
+    for field in dataclasses.fields(MICRO)
+    if field.name != "codebook_dims"
+}
+ABLATIONS = {  # as in experiments/
+    "esc_conv": dataclasses.replace(MICRO, backbone="conv", depth=1),
+    "rvq_swin": RVQCodecConfig(**SHARED, codebook_dim=4),
+    "rvq_conv": RVQCodecConfig(
+        **{**SHARED, "backbone": "conv", "depth": 1}, codebook_dim=4
+    ),
+}
 
 MICRO_DISCRIMINATORS = DiscriminatorConfig(
     periods=(3,),

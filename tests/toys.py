@@ -34,8 +34,9 @@ class Noisy:
         noise = np.random.default_rng(7).normal(size=len(clip))
         level = np.sqrt(np.mean(clip**2)) if np.any(clip) else 0.01
         noisy = clip + level * 10 ** (-ratio / 20) * noise
+        late = np.pad(noisy, (max(self.delay, 0), 0))[max(-self.delay, 0) :]
         return Outcome(
-            waveform=np.pad(noisy, (self.delay, 0)).astype(np.float32),
+            waveform=late.astype(np.float32),
             num_bytes=max(int(setting.bitrate / 8 * len(clip) / RATE), 1),
             payload_bytes=None,
             encode_seconds=0.5,

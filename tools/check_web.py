@@ -64,7 +64,10 @@ def browser() -> str | None:
 
 
 def visit(
-    site: Path, query: dict[str, str], screenshot: Path | None = None
+    site: Path,
+    query: dict[str, str],
+    screenshot: Path | None = None,
+    page: str = "index.html",
 ) -> np.ndarray:
     """Opens the page and returns the samples that it decoded.
 
@@ -81,7 +84,7 @@ def visit(
     )
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_address[1]}/index.html?"
+        address = f"http://127.0.0.1:{server.server_address[1]}/{page}?"
         address += urllib.parse.urlencode(query | {"report": "/report"})
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--mute-audio"]
         if screenshot is not None:
@@ -89,7 +92,7 @@ def visit(
             options += [f"--screenshot={screenshot}", "--window-size=900,900", wait]
         # a browser's children may still write for a moment after it has ended
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-            page = subprocess.Popen(
+            process = subprocess.Popen(
                 [command, *options, f"--user-data-dir={profile}", address]
                 + ([] if screenshot else ["--remote-debugging-port=0"]),
                 stdout=subprocess.DEVNULL,
@@ -98,10 +101,10 @@ def visit(
             try:
                 came = arrived.wait(PATIENCE)
                 if screenshot is not None:
-                    page.wait(PATIENCE)
+                    process.wait(PATIENCE)
             finally:
-                page.terminate()
-                page.wait(30)
+                process.terminate()
+                process.wait(30)
         server.shutdown()
     if not came:
         raise RuntimeError(f"the page reported nothing within {PATIENCE} s.")

@@ -12,7 +12,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-__all__ = ["COLLECTIVES", "Traffic", "Work", "read_hlo", "shape_bytes"]
+__all__ = [
+    "COLLECTIVES",
+    "Traffic",
+    "Work",
+    "padded_bytes",
+    "read_hlo",
+    "shape_bytes",
+]
 
 COLLECTIVES = (
     "all-reduce",
@@ -27,6 +34,10 @@ COLLECTIVES = (
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
 _NAME = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = ")
 _OPCODE = re.compile(r"\s*([\w\-]+)\(")
+_TILED = re.compile(
+    r"\b([a-z]+?\d*)\[([\d,<=]*)\](?:\{([\d,]*)(?::T\(([\d,]+)\))?[^}]*?(S\(\d\))?\})?"
+)
+_OPERANDS = re.compile(r"%([\w.\-]+)")
 _ARRAY = re.compile(r"\b(pred|token|[a-z]+?\d+\w*)\[([\d,<=]*)\]")
 _CALLED = re.compile(
     r"\b(calls|to_apply|body|condition|branch_computations|true_computation"
@@ -37,9 +48,14 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"?(\d+)')
 _LIMIT = re.compile(r"= [su]\d+\[\][^ ]* constant\((\d+)\)")
 
 
+# what moves no data, or what has been counted where it began
+_STILL = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while")
+_STILL += ("conditional", "call", "after-all", "partition-id", "replica-id", "iota")
+
+
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """The collectives of one kind that a device takes part in."""
+    """Instructions of one kind that a device executes."""
 
     count: int = 0
     bytes: int = 0  # of their results on one device
@@ -53,6 +69,9 @@ class Work:
     count: Counter[str] = dataclasses.field(default_factory=Counter)  # per collective
     bytes: Counter[str] = dataclasses.field(default_factory=Counter)
     loops_of_unknown_length: int = 0  # counted as if they ran once
+    moved: int = 0  # bytes of operands and results, tiles filled up
+    moved_in_memory: int = 0  # of these, what lies in the memory, not on the chip
+    relayouts: Traffic = Traffic()  # reshapes that move data; they have no estimate
 
     @property
     def collectives(self) -> dict[str, Traffic]:
@@ -73,6 +92,12 @@ class Work:
             self.count[kind] += times * other.count[kind]
             self.bytes[kind] += times * other.bytes[kind]
         self.loops_of_unknown_length += times * other.loops_of_unknown_length
+        self.moved += times * other.moved
+        self.moved_in_memory += times * other.moved_in_memory
+        self.relayouts = Traffic(
+            self.relayouts.count + times * other.relayouts.count,
+            self.relayouts.bytes + times * other.relayouts.bytes,
+        )
 
 
 def shape_bytes(shape: str) -> int:
@@ -86,6 +111,27 @@ def shape_bytes(shape: str) -> int:
         dims = [int(size.lstrip("<=")) for size in sizes.split(",") if size]
         total += -(-math.prod(dims) * _bits(kind) // 8)
     return total
+
+
+def padded_bytes(shape: str) -> tuple[int, int]:
+    """Bytes of an array or tuple with its tiles filled up, and those in the memory.
+
+    The two last axes, in the order in which they are stored, fill whole tiles. What is
+    marked `S(n)` is kept on the chip.
+    """
+    total = memory = 0
+    for kind, sizes, order, tile, place in _TILED.findall(shape):
+        dims = [int(size.lstrip("<=")) for size in sizes.split(",") if size] or [1]
+        if order:
+            dims = [dims[int(axis)] for axis in reversed(order.split(","))]
+        tiles = [int(size) for size in tile.split(",") if size]
+        for axis, size in enumerate(reversed(tiles), start=1):
+            if axis <= len(dims):
+                dims[-axis] = -(-dims[-axis] // size) * size
+        size = -(-math.prod(dims) * _bits(kind) // 8)
+        total += size
+        memory += 0 if place else size
+    return total, memory
 
 
 def _bits(kind: str) -> int:
@@ -117,8 +163,10 @@ def read_hlo(text: str) -> Work:
     def work_of(name: str) -> Work:
         if name not in known:
             known[name] = Work()
+            shapes: dict[str, str] = {}
             for line in computations.get(name, []):
                 _add_instruction(known[name], line, computations, work_of)
+                _add_movement(known[name], line, shapes)
         return known[name]
 
     return work_of(entry)
@@ -155,6 +203,9 @@ def _add_instruction(total: Work, line: str, computations, work_of) -> None:
             total.bytes[kind] += shape_bytes(_result(shape, opcode))
     own = _CYCLES.search(rest)
     total.cycles += int(own.group(1)) if own else 0
+    if opcode == "reshape" and not own:
+        # one that moves nothing is a bitcast by now
+        total.add(Work(relayouts=Traffic(1, shape_bytes(shape))))
     called = dict(_called(rest))
     inside = Work()
     if opcode == "while":
@@ -170,7 +221,45 @@ def _add_instruction(total: Work, line: str, computations, work_of) -> None:
         # to_apply of a reduction is a scalar function, of a call it is the callee
         for name in (name for names in called.values() for name in names):
             inside.add(work_of(name))
+        if opcode == "fusion":
+            # inside, a reshape is a way of reading, and nothing is written
+            inside.relayouts, inside.moved, inside.moved_in_memory = Traffic(), 0, 0
     total.add(inside, cycles=not own)
+
+
+def _add_movement(total: Work, line: str, shapes: dict[str, str]) -> None:
+    """Adds what an instruction reads and writes, as if it read its operands in full.
+
+    Args:
+        total: where to add.
+        line: the instruction.
+        shapes: of the instructions before, and then of this one, too.
+    """
+    parts = _parts(line)
+    if parts is None:
+        return
+    shape, opcode, rest = parts
+    name = _NAME.match(line)
+    assert name
+    shapes[name.group(1)] = shape
+    if opcode in _STILL or opcode.endswith("-done"):
+        return
+    end = _closing("(" + rest) - 1
+    named = [shapes.get(operand, "") for operand in _OPERANDS.findall(rest[:end])]
+    if opcode in ("slice", "dynamic-slice", "gather"):
+        named = [shape]  # reads only what it gives
+    elif opcode == "dynamic-update-slice":
+        shape = named[1]  # the rest stays where it is
+        named = [shape]
+    result = shape
+    if opcode.endswith("-start"):
+        result = _result(shape, opcode)
+        if opcode in ("copy-start", "slice-start"):
+            result = next(_elements(shape[1:-1]), shape)
+    for one in [result, *named]:
+        moved, in_memory = padded_bytes(one)
+        total.moved += moved
+        total.moved_in_memory += in_memory
 
 
 def _parts(line: str) -> tuple[str, str, str] | None:

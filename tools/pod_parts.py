@@ -1,8 +1,9 @@
-"""The parts of a training step that can be compiled by themselves.
+"""The programs for a pod, and their parts, which can be compiled by themselves.
 
 A whole step takes a TPU compiler many minutes on a small machine, a part of it less.
-Parts are functions of the same modules, losses and optimizer that the step runs, with
-the same shardings: weights on every device, the batch divided over the devices.
+Parts are functions of the same modules, losses and optimizer that the programs run,
+with the same shardings: weights on every device, the batch divided over the devices.
+How the model is executed is the experiment's own choice, see `train.step.policy_of`.
 """
 
 import dataclasses
@@ -12,13 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcodec import parallel
-from jaxcodec.arrays import PyTree
+from jaxcodec.arrays import Array, PyTree
 from jaxcodec.experiment import Experiment
 from jaxcodec.losses.reconstruction import compressed_loss, mel_loss, power_law_loss
-from jaxcodec.models.pyramid import PyramidDecoder, PyramidEncoder, _stage
+from jaxcodec.models.named import build
+from jaxcodec.models.pyramid import PyramidDecoder, PyramidEncoder, _stage, lanes_of
 from jaxcodec.models.spectral import analyse
 from jaxcodec.train.adversarial import make_adversary
 from jaxcodec.train.programs import Programs
@@ -26,7 +28,16 @@ from jaxcodec.train.step import make_optimizer, policy_of
 
 __all__ = ["DIRECTIONS", "PARTS", "check_part", "lower_part"]
 
-PARTS = ("step", "encoder", "decoder", "losses", "optimizer", "stage:N")
+PARTS = (
+    "step",
+    "encode",
+    "decode",
+    "encoder",
+    "decoder",
+    "losses",
+    "optimizer",
+    "stage:N",
+)
 DIRECTIONS = ("forward", "both")
 
 
@@ -58,7 +69,7 @@ def lower_part(
         mesh: the devices, which may be those of a topology that nobody has.
         part: one of `PARTS`.
         direction: "forward", or "both" with the gradients of weights and inputs; the
-            step and the optimizer have no direction.
+            step, encode, decode and the optimizer have no direction.
         batch: examples per device.
 
     Raises:
@@ -75,12 +86,43 @@ def lower_part(
         if part == "optimizer":
             return _lower_optimizer(experiment, programs)
         return programs.step.lower(programs.shapes, _waveform(experiment, mesh, count))
+    if part in ("encode", "decode"):
+        return _lower_codec(experiment, mesh, part, count)
     if part == "losses":
         run, weights, inputs = _losses(experiment, mesh, count)
     else:
         run, weights, inputs = _features(experiment, mesh, count, part, stage)
     made = jax.jit(run if direction == "forward" else _with_gradients(run))
     return made.lower(weights, inputs)
+
+
+def _lower_codec(
+    experiment: Experiment, mesh: Mesh, part: str, count: int
+) -> jax.stages.Lowered:
+    """Coding or decoding whole clips at the highest bitrate, as `inference` does it."""
+    config = experiment.model
+    codec: Any = build(config, policy_of(experiment))
+    rows, same = parallel.batch_sharding(mesh), parallel.replicated(mesh)
+    waveform, num_codes = _waveform(experiment, mesh, count), _num_codes(experiment)
+    shapes = jax.eval_shape(codec.init, jax.random.key(0), waveform)
+    variables = jax.tree.map(lambda leaf: _struct(leaf.shape, same), shapes)
+    present = _struct((count, num_codes), rows)
+    if part == "encode":
+
+        def encode(variables: PyTree, waveform: Array, present: Array):
+            return codec.apply(
+                variables, waveform, codes_present=present, method="encode"
+            )
+
+        return jax.jit(encode).lower(variables, waveform, present)
+
+    def decode(variables: PyTree, codes: Array, num_streams: Array, present: Array):
+        return codec.apply(variables, codes, num_streams, present, method="decode")
+
+    layout = (count, config.max_streams, config.num_groups, num_codes)
+    codes = jax.ShapeDtypeStruct(layout, jnp.int32, sharding=rows)
+    streams = jax.ShapeDtypeStruct((count, num_codes), jnp.int32, sharding=rows)
+    return jax.jit(decode).lower(variables, codes, streams, present)
 
 
 def _lower_optimizer(experiment: Experiment, programs: Programs) -> jax.stages.Lowered:
@@ -124,7 +166,8 @@ def _features(
 ):
     """A module on features of the size that it gets in training."""
     config, policy = experiment.model, policy_of(experiment)
-    frames = experiment.schedule.clip_code_frames * config.frames_per_code
+    frames = _num_codes(experiment) * config.frames_per_code
+    swin = config.backbone == "swin"
     module: Any
     method: Any = None  # the module's own call
     if part == "encoder":
@@ -135,14 +178,20 @@ def _features(
         sizes = (config.rows[-1], frames, config.channels[-1])
     else:
         assert stage is not None
-        swin = config.backbone == "swin"
         heads = config.heads[stage] if swin else 1
         wider = config.channels[stage + 1]
         module = _stage(config, policy)(heads, wider, False, f"stage_{stage}")
         sizes = (config.rows[stage], frames, config.channels[stage])
     features = _struct((count, *sizes), parallel.batch_sharding(mesh))
+    lanes = lanes_of(config, policy, count, frames) if swin else None
+    if lanes is not None and part != "encoder":  # which enters them by itself
+        held = jax.eval_shape(lanes.enter, features)
+        spec = PartitionSpec(*[None] * (held.ndim - 1), "data")
+        features = _struct(held.shape, NamedSharding(mesh, spec))
     variables = jax.eval_shape(
-        lambda key, x: module.init(key, x, method=method), jax.random.key(0), features
+        lambda key, x: module.init(key, x, lanes=lanes, method=method),
+        jax.random.key(0),
+        features,
     )
     same = parallel.replicated(mesh)
     weights = jax.tree.map(lambda leaf: _struct(leaf.shape, same), variables)
@@ -152,6 +201,7 @@ def _features(
             variables,
             features,
             train=True,
+            lanes=lanes,
             method=method,
             mutable=["batch_stats"],
         )
@@ -160,10 +210,10 @@ def _features(
     return run, weights, features
 
 
-def _decode(decoder: PyramidDecoder, features, train: bool = False):
+def _decode(decoder: PyramidDecoder, features, train: bool = False, lanes=None):
     for index in range(len(decoder.config.channels) - 1):
-        features = decoder.stage(index, features, None, train)
-    return decoder.finish(features, None, train)
+        features = decoder.stage(index, features, None, train, lanes)
+    return decoder.finish(features, None, train, lanes)
 
 
 def _with_gradients(run: Callable) -> Callable:
@@ -178,8 +228,12 @@ def _with_gradients(run: Callable) -> Callable:
 
 
 def _waveform(experiment: Experiment, mesh: Mesh, count: int) -> jax.ShapeDtypeStruct:
-    samples = experiment.model.clip_samples(experiment.schedule.clip_code_frames)
+    samples = experiment.model.clip_samples(_num_codes(experiment))
     return _struct((count, samples), parallel.batch_sharding(mesh))
+
+
+def _num_codes(experiment: Experiment) -> int:
+    return experiment.schedule.clip_code_frames
 
 
 def _struct(shape: tuple[int, ...], sharding: NamedSharding) -> jax.ShapeDtypeStruct:

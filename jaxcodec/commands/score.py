@@ -23,7 +23,10 @@ def evaluate(
     out: Annotated[
         Path,
         typer.Option(
-            "-o", "--out", metavar="OUT", help="Folder of rows and report; goes on."
+            "-o",
+            "--out",
+            metavar="OUT",
+            help="Folder of rows and report; a run that was stopped goes on there.",
         ),
     ],
     models: Annotated[
@@ -127,6 +130,8 @@ def evaluate(
         say(f"warning: {why}")
     for name, why in result.left_out.items():
         say(f"error: {shown(name)}: {why}")
+    for name, why in result.undecoded.items():
+        say(f"error: {name}: {why}")
     say(
         f"{result.num_rows} rows, {result.num_new} of them new; {result.num_failed} "
         f"with a failure, {result.num_undecoded} of which could not be coded at all"
@@ -160,6 +165,11 @@ def _draw(folder: Path, out: Path | None) -> None:
     except (OSError, ValueError) as error:
         say(f"error: {reason(error)}")
         raise typer.Exit(1) from error
+    for path in paths:
+        if path.name == "readme.md":
+            text = path.read_text(encoding="utf-8")
+            lines = text.partition("```")[0].splitlines()[2:]  # only its tables
+            sys.stdout.write("\n".join(lines) + "\n")
     for path in paths:
         sys.stdout.write(f"{path}\n")
 

@@ -3,6 +3,7 @@
 `evaluate` is what `jaxcodec evaluate` calls. Rows are described in `store`.
 """
 
-from jaxcodec.evaluate.run import Options, evaluate
+from jaxcodec.evaluate.options import Options
+from jaxcodec.evaluate.run import evaluate
 
 __all__ = ["Options", "evaluate"]

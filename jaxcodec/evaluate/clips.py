@@ -88,6 +88,14 @@ def find_clips(
         except (OSError, RuntimeError) as error:
             left_out[name] = f"it cannot be read: {' '.join(str(error).split())}"
             continue
+        if not waveform.size or not np.isfinite(waveform).all():
+            wrong = np.count_nonzero(~np.isfinite(waveform))
+            left_out[name] = (
+                f"{wrong} of its samples are not finite numbers."
+                if wrong
+                else "it has no samples."
+            )
+            continue
         digest = hashlib.sha256(waveform.tobytes()).hexdigest()[:16]
         if digest in clips:
             left_out[name] = f"it holds the same samples as {clips[digest].name}."

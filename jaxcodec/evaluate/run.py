@@ -1,9 +1,7 @@
 """The evaluation itself: what is missing is computed, what is there is kept."""
 
-import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,8 @@ import numpy as np
 
 from jaxcodec.baselines.command import CommandCodec, parse_codec
 from jaxcodec.baselines.installed import find_baseline, how_to_install
-from jaxcodec.baselines.system import RATE, Outcome, Setting, System, Trial
+from jaxcodec.baselines.system import RATE, Outcome, System
+from jaxcodec.evaluate.about import describe
 from jaxcodec.evaluate.clips import (
     Clip,
     find_clips,
@@ -20,62 +19,13 @@ from jaxcodec.evaluate.clips import (
     pick_examples,
 )
 from jaxcodec.evaluate.codebooks import codebook_usage
-from jaxcodec.evaluate.score import Score, Scorer
-from jaxcodec.evaluate.store import FORMAT, Store, row_key
-from jaxcodec.metrics import perceptual
+from jaxcodec.evaluate.options import Options, Progress, Result
+from jaxcodec.evaluate.score import Scorer
+from jaxcodec.evaluate.store import Store
+from jaxcodec.evaluate.tasks import Task, failed_row, open_tasks, scored_row, trials
 from jaxcodec.metrics.catalogue import choose
 
 __all__ = ["Options", "Progress", "Result", "evaluate"]
-
-GROUP = 120 * RATE  # samples of clips that are in memory together
-Progress = Callable[[int, int, str], None]  # rows done, rows to do, what is going on
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """What to evaluate on what."""
-
-    data: Path  # folder of audio
-    out: Path  # folder of the rows; an earlier run's rows are kept
-    models: Sequence[str] = ("default",)  # see `evaluate.models.find_models`
-    baselines: Sequence[str] = ()  # see `baselines.installed.BASELINES`
-    codecs: Sequence[str] = ()  # see `baselines.command.parse_codec`
-    metrics: Sequence[str] | None = None  # None: all that are installed
-    manifest: Path | None = None  # None: a MANIFEST.csv in or above the data
-    every: int = 1  # takes each so many clips only
-    limit: int | None = None  # takes so many clips, evenly spread
-    examples: int = 4  # clips to keep audio of
-    workers: int | None = None  # None: one for every core
-    batch_size: int | None = None  # chunks together; None: 1 on a CPU, else 16
-    retry_failed: bool = False  # computes rows with failures anew
-    command: str = ""  # that the report shows
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """How an evaluation went."""
-
-    folder: Path
-    num_rows: int  # that the report is made from
-    num_new: int  # computed now
-    num_failed: int  # rows with a failure, old and new
-    num_undecoded: int  # of these, rows of clips that could not be coded
-    found: dict[str, str]  # programs that baselines were run with
-    missing: dict[str, str]  # baselines and metrics that are not installed: what to do
-    left_out: dict[str, str]  # files that were not evaluated: why
-
-
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    system: System
-    clip: Clip
-    setting: Setting
-
-    @property
-    def key(self) -> str:
-        return row_key(
-            self.system.name, self.system.version, self.setting.label, self.clip.digest
-        )
 
 
 def evaluate(
@@ -104,21 +54,9 @@ def evaluate(
     _check(chosen, clips)
     store = Store(options.out)
     examples = pick_examples(clips, options.examples)
-    _describe(store, options, chosen, clips, left_out, examples, names, missing)
+    describe(store, options, chosen, clips, left_out, examples, names, missing)
     kept = {clip.digest for clip in examples}
-    tasks = [
-        task
-        for system in chosen
-        for clip in clips
-        for setting in system.settings
-        if _is_open(
-            task := _Task(system, clip, setting),
-            store,
-            names,
-            kept,
-            options.retry_failed,
-        )
-    ]
+    tasks = open_tasks(chosen, clips, store, names, kept, options.retry_failed)
     _save_originals(store, examples)
     _run(tasks, store, names, kept, options.workers, progress)
     about = store.about()
@@ -142,6 +80,11 @@ def _result(store: Store, num_new: int) -> Result:
         num_new=num_new,
         num_failed=sum(bool(row["failures"]) for row in rows),
         num_undecoded=sum("codec" in row["failures"] for row in rows),
+        undecoded={
+            row["system"]: row["failures"]["codec"]
+            for row in reversed(rows)
+            if "codec" in row["failures"]
+        },
         found={
             name: system["about"]["programs"]
             for name, system in about["systems"].items()
@@ -195,23 +138,8 @@ def _check(systems: Sequence[System], clips: Sequence[Clip]) -> None:
         raise ValueError("none of the audio files can be read: check them.")
 
 
-def _is_open(
-    task: _Task, store: Store, names: Sequence[str], kept: set[str], retry: bool
-) -> bool:
-    """Whether a row is missing, or something in it."""
-    row = store.rows.get(task.key)
-    if row is None or (retry and row["failures"]):
-        return True
-    if "codec" in row["failures"]:
-        return False
-    if any(name not in row["scores"] | row["failures"] for name in names):
-        return True
-    where = store.example(task.clip.digest, task.system.name, task.setting.label)
-    return task.clip.digest in kept and not where.exists()
-
-
 def _run(
-    tasks: Sequence[_Task],
+    tasks: Sequence[Task],
     store: Store,
     names: Sequence[str],
     kept: set[str],
@@ -220,11 +148,11 @@ def _run(
 ) -> None:
     num_done = 0
 
-    def keep(task: _Task, outcome: Outcome | None, row: dict[str, Any]) -> None:
+    def keep(task: Task, outcome: Outcome | None, made: dict[str, Any]) -> None:
         nonlocal num_done
         if outcome is not None and task.clip.digest in kept:
-            _save_example(store, task, outcome.waveform, row["delay"])
-        store.add(row)
+            _save_example(store, task, outcome.waveform, made["delay"])
+        store.add(made)
         num_done += 1
         if progress:
             progress(num_done, len(tasks), f"{task.system.name} {task.setting.label}")
@@ -232,16 +160,16 @@ def _run(
     if progress and tasks:
         progress(0, len(tasks), tasks[0].system.name)
     with Scorer(names, _num_workers(workers, len(tasks))) as scorer:
-        for task, waveform, found in _trials(tasks):
+        for task, waveform, found in trials(tasks):
             if isinstance(found, Exception):
-                keep(task, None, _failed_row(task, found))
+                keep(task, None, failed_row(task, found))
                 continue
             _save_codes(store, task, found)
             scorer.submit((task, found), waveform, found.waveform)
             for (done, outcome), score in scorer.finished():
-                keep(done, outcome, _row(done, outcome, score))
+                keep(done, outcome, scored_row(done, outcome, score))
         for (done, outcome), score in scorer.finished(everything=True):
-            keep(done, outcome, _row(done, outcome, score))
+            keep(done, outcome, scored_row(done, outcome, score))
 
 
 def _num_workers(workers: int | None, num_tasks: int) -> int:
@@ -251,72 +179,7 @@ def _num_workers(workers: int | None, num_tasks: int) -> int:
     return max(1, min(workers, num_tasks))
 
 
-def _trials(
-    tasks: Sequence[_Task],
-) -> Iterator[tuple[_Task, np.ndarray, Outcome | Exception]]:
-    """Runs every task, those of one codec and the same settings together."""
-    wanted: dict[tuple[int, str], list[_Task]] = {}
-    for task in tasks:
-        wanted.setdefault((id(task.system), task.clip.digest), []).append(task)
-    groups: dict[tuple[int, tuple[Setting, ...]], list[list[_Task]]] = {}
-    for (system, _), found in wanted.items():
-        settings = tuple(task.setting for task in found)
-        groups.setdefault((system, settings), []).append(found)
-    for (_, settings), members in groups.items():
-        batch: list[list[_Task]] = []
-        waveforms: list[np.ndarray] = []
-        for found in members:
-            batch.append(found)
-            waveforms.append(load_clip(found[0].clip.path))
-            if sum(map(len, waveforms)) >= GROUP or found is members[-1]:
-                yield from _run_batch(batch, waveforms, settings)
-                batch, waveforms = [], []
-
-
-def _run_batch(
-    batch: list[list[_Task]], waveforms: list[np.ndarray], settings: tuple[Setting, ...]
-) -> Iterator[tuple[_Task, np.ndarray, Outcome | Exception]]:
-    by_label = [{task.setting.label: task for task in found} for found in batch]
-    trial: Trial
-    for trial in batch[0][0].system.run(waveforms, settings):
-        task = by_label[trial.clip].pop(trial.setting.label)
-        yield task, waveforms[trial.clip], trial.outcome
-    left = [task.clip.name for found in by_label for task in found.values()]
-    assert not left, f"no outcome for {left}"
-
-
-def _row(task: _Task, outcome: Outcome, score: Score) -> dict[str, Any]:
-    num_samples = round(task.clip.seconds * RATE)
-    return _base(task) | {
-        "bytes": outcome.num_bytes,
-        "payload_bytes": outcome.payload_bytes,
-        "delay": score.delay,
-        "length_error": len(outcome.waveform) - num_samples,
-        "encode_seconds": round(outcome.encode_seconds, 5),
-        "decode_seconds": round(outcome.decode_seconds, 5),
-        "scores": score.scores,
-        "failures": score.failures,
-    }
-
-
-def _failed_row(task: _Task, error: Exception) -> dict[str, Any]:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return _base(task) | {"scores": {}, "failures": {"codec": reason}}
-
-
-def _base(task: _Task) -> dict[str, Any]:
-    return {
-        "key": task.key,
-        "system": task.system.name,
-        "version": task.system.version,
-        "setting": task.setting.label,
-        "bitrate": task.setting.bitrate,
-        "digest": task.clip.digest,
-        "seconds": task.clip.seconds,
-    }
-
-
-def _save_codes(store: Store, task: _Task, outcome: Outcome) -> None:
+def _save_codes(store: Store, task: Task, outcome: Outcome) -> None:
     """Keeps the codes of all streams, from which those of fewer can be had."""
     if outcome.codes is None or task.setting != task.system.settings[-1]:
         return
@@ -332,7 +195,7 @@ def _save_originals(store: Store, examples: Sequence[Clip]) -> None:
             _save_audio(path, load_clip(clip.path))
 
 
-def _save_example(store: Store, task: _Task, waveform: np.ndarray, delay: int) -> None:
+def _save_example(store: Store, task: Task, waveform: np.ndarray, delay: int) -> None:
     """Keeps decoded audio without its delay, as long as the original."""
     length = round(task.clip.seconds * RATE)
     shifted = waveform[delay:] if delay > 0 else np.pad(waveform, (-delay, 0))
@@ -348,66 +211,3 @@ def _save_audio(path: Path, waveform: np.ndarray) -> None:
     beside = path.with_name(f".{path.name}")
     soundfile.write(beside, np.clip(waveform, -1, 1), RATE, "PCM_16", format="FLAC")
     beside.replace(path)
-
-
-def _describe(
-    store: Store,
-    options: Options,
-    systems: Sequence[System],
-    clips: Sequence[Clip],
-    left_out: dict[str, str],
-    examples: Sequence[Clip],
-    metrics: Sequence[str],
-    missing: dict[str, str],
-) -> None:
-    """Writes what the rows belong to; codecs of earlier runs stay in the report."""
-    before = store.about()
-    store.set_about(
-        {
-            "format": FORMAT,
-            "data": str(options.data),
-            "command": options.command or before.get("command", ""),
-            "clips": [
-                {
-                    "name": clip.name,
-                    "digest": clip.digest,
-                    "seconds": clip.seconds,
-                    "labels": clip.labels,
-                }
-                for clip in clips
-            ],
-            "left_out": left_out,
-            "systems": before.get("systems", {})
-            | {system.name: _about_system(system) for system in systems},
-            "missing": missing,
-            "metrics": list(metrics),
-            "examples": [clip.digest for clip in examples],
-            "codebooks": before.get("codebooks", {}),
-            "packages": _packages(),
-        }
-    )
-
-
-def _about_system(system: System) -> dict[str, Any]:
-    settings = [
-        {"label": setting.label, "bitrate": setting.bitrate}
-        for setting in system.settings
-    ]
-    return {
-        "kind": system.kind,
-        "version": system.version,
-        "about": system.about,
-        "settings": settings,
-    }
-
-
-def _packages() -> dict[str, str]:
-    """Versions of what the figures depend on."""
-    import jaxcodec
-
-    found = {"jaxcodec": jaxcodec.__version__, "numpy": np.__version__}
-    found["jax"] = metadata.version("jax")
-    for module, package in perceptual.PACKAGES.items():
-        if version := perceptual.installed(module):
-            found[package] = version
-    return found

@@ -37,6 +37,10 @@ class Store:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
+        if self.folder.is_file():
+            raise FileExistsError(
+                f"{folder} is a file, but rows go to a folder: name another one."
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         self._path = self.folder / "rows.jsonl"
         self.rows = self._read()

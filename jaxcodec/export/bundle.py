@@ -74,8 +74,7 @@ def export_model(
     plan = _plan(release, target, precision, num_streams, chunk_codes)
     _refuse_full(folder, overwrite)
     clip = load_speech(audio or SPEECH, release.config.sample_rate)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    work = _workplace(folder)
     try:
         begun = time.perf_counter()
         manifest = _manifest(plan)
@@ -106,6 +105,8 @@ def load_speech(path: str | Path, sample_rate: int) -> Float[np.ndarray, "n"]:
     Raises:
         ValueError: it cannot be read, or is shorter than half a second.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"the audio to check with, {path}, is no file: check it.")
     try:
         with soundfile.SoundFile(path) as sound:
             rate = sound.samplerate
@@ -283,14 +284,30 @@ def _refuse_full(folder: Path, overwrite: bool) -> None:
         raise ValueError(f"{folder} exists and is no folder: choose another.")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise ValueError(
-            f"{folder} exists and is not empty: choose another folder, or ask for it "
-            "to be overwritten."
+            f"{folder} exists and is not empty: choose another folder, or have an "
+            "earlier export replaced with --overwrite (overwrite=True)."
         )
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
         raise ValueError(
             f"{folder} holds something else than an export, which would be lost: "
             "choose another folder."
         )
+
+
+def _workplace(folder: Path) -> Path:
+    """A folder beside the wanted one, where the export is made.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be written, because nothing can be made in "
+            f"{folder.parent} ({error.strerror}): choose another folder."
+        ) from error
 
 
 def _put(work: Path, folder: Path) -> None:

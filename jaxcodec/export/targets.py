@@ -59,18 +59,19 @@ def _anything(plan: Plan) -> None:
     """Every model can be exported so."""
 
 
-def _release_files(plan: Plan, folder: Path) -> None:
+def _write_release(plan: Plan, folder: Path, runtime: str) -> dict[str, Any]:
+    """Weights of another precision are another model, with its own fingerprint."""
     release = plan.release
-    write_tensors(folder, release.name, release.config, plan.weights)
+    mark = write_tensors(folder, release.name, release.config, plan.weights)
+    return {"runtime": runtime, "weights": WEIGHTS, "fingerprint": mark.hex()}
 
 
 # safetensors: our own format, in any precision
 
 
 def _write_safetensors(plan: Plan, folder: Path) -> dict[str, Any]:
-    _release_files(plan, folder)
-    runtime = f"jax {metadata.version('jax')}"
-    return {"target": "safetensors", "runtime": runtime, "weights": WEIGHTS}
+    about = _write_release(plan, folder, f"jax {metadata.version('jax')}")
+    return {"target": "safetensors", **about}
 
 
 def _load_safetensors(folder: Path) -> Candidate:
@@ -90,15 +91,9 @@ def _prepare_torch(plan: Plan) -> None:
 
 
 def _write_torch(plan: Plan, folder: Path) -> dict[str, Any]:
-    _release_files(plan, folder)
     shutil.copyfile(Path(__file__).parent / "torch_twin.py", folder / "torch_twin.py")
-    runtime = f"torch {metadata.version('torch')}"
-    return {
-        "target": "torch",
-        "runtime": runtime,
-        "weights": WEIGHTS,
-        "code": "torch_twin.py",
-    }
+    about = _write_release(plan, folder, f"torch {metadata.version('torch')}")
+    return {"target": "torch", "code": "torch_twin.py", **about}
 
 
 def _load_torch(folder: Path) -> Candidate:

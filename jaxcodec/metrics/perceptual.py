@@ -87,9 +87,13 @@ def visqol(target: Float[np.ndarray, "n"], estimate: Float[np.ndarray, "n"]) -> 
     """
     _refuse_silence(target)
     api = _visqol_api()
-    found = api.measure_from_arrays(
-        target.astype(np.float64), estimate.astype(np.float64), RATE
-    )
+    try:
+        with np.errstate(all="ignore"):  # of a silent estimate; the result is checked
+            found = api.measure_from_arrays(
+                target.astype(np.float64), estimate.astype(np.float64), RATE
+            )
+    except ValueError as error:
+        raise ValueError(f"ViSQOL refused the clip: {error}") from error
     if not np.isfinite(found.moslqo):
         raise ValueError(
             "ViSQOL found nothing to compare: is there speech in the clip?"
@@ -122,7 +126,12 @@ def _stoi(target: np.ndarray, estimate: np.ndarray, extended: bool) -> float:
         warnings.simplefilter("error", RuntimeWarning)
         try:
             value = package.stoi(target, estimate, RATE, extended=extended)
-        except (RuntimeWarning, ValueError, IndexError) as error:
+        except IndexError as error:  # there is no whole frame
+            raise ValueError(
+                f"the clip has {len(target)} samples, which are too few for STOI: "
+                "leave out so short clips."
+            ) from error
+        except (RuntimeWarning, ValueError) as error:
             raise ValueError(f"STOI refused the clip: {error}") from error
     return float(value)
 

@@ -1,6 +1,7 @@
 """A finished evaluation, read back: rows joined with what is known of their clips."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,14 @@ class Evaluation:
     store: Store
     about: dict[str, Any]
     rows: list[dict[str, Any]]  # with `clip` and `labels`
+
+    @functools.cached_property
+    def speakers(self) -> dict[str, str]:
+        """Who speaks in a clip, by its digest; where nobody is known, the digest."""
+        return {
+            row["digest"]: row["labels"].get("speaker", row["digest"])
+            for row in self.rows
+        }
 
     @property
     def metrics(self) -> list[Metric]:

@@ -8,7 +8,8 @@ from typing import Any
 from jaxcodec.report.evaluation import Evaluation
 from jaxcodec.report.plot import Style, svg_plot
 from jaxcodec.report.summary import Point
-from jaxcodec.report.tables import Table
+from jaxcodec.report.table import Table
+from jaxcodec.report.tables import about_intervals
 
 __all__ = ["page"]
 
@@ -129,7 +130,8 @@ def _plots(
     )
     return (
         "<p class=note>A point is one setting of a codec: the mean over clips, with "
-        "its 95 % bootstrap interval. Point at one to read it.</p>"
+        f"its 95 % bootstrap interval. {about_intervals(evaluation)} Point at one to "
+        "read it.</p>"
         "<input type=checkbox id=payload hidden><div class=legend>"
         f"{legend}<label for=payload class=switch><span class=off>bits of whole files"
         "</span><span class=on>bits without headers and framing</span></label></div>"

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from jaxcodec.metrics.statistics import (
 from jaxcodec.report.evaluation import Evaluation
 
 __all__ = [
+    "Failure",
     "Point",
     "bd_rates",
     "breakdown",
@@ -52,6 +53,16 @@ class Point:
     utilisation: float | None
 
 
+class Failure(NamedTuple):
+    """What has no value for one reason."""
+
+    metrics: tuple[str, ...]  # or `codec`, if nothing was decoded
+    reason: str
+    systems: tuple[str, ...]
+    clips: tuple[str, ...]
+    num_rows: int
+
+
 def summarise(evaluation: Evaluation) -> list[Point]:
     """Every operating point that has rows, in the order of the codecs' settings."""
     points = []
@@ -61,12 +72,18 @@ def summarise(evaluation: Evaluation) -> list[Point]:
             rows = evaluation.at(system, setting["label"])
             if rows:
                 used = usage["utilisation"][number] if usage else None
-                points.append(_point(system, setting["label"], rows, used))
+                points.append(
+                    _point(system, setting["label"], rows, used, evaluation.speakers)
+                )
     return points
 
 
 def _point(
-    system: str, setting: str, rows: list[dict[str, Any]], used: float | None
+    system: str,
+    setting: str,
+    rows: list[dict[str, Any]],
+    used: float | None,
+    speakers: dict[str, str],
 ) -> Point:
     decoded = [row for row in rows if "bytes" in row]
     seconds = sum(row["seconds"] for row in decoded)
@@ -74,10 +91,7 @@ def _point(
     known = bool(payloads) and None not in payloads
     delays = [1000 * row["delay"] / RATE for row in decoded] or [math.nan]
     names = {name for row in rows for name in row["scores"]}
-    scores = {
-        name: mean_interval([r["scores"][name] for r in rows if name in r["scores"]])
-        for name in names
-    }
+    scores = {name: _interval(rows, name, speakers) for name in names}
     return Point(
         system=system,
         setting=setting,
@@ -93,6 +107,17 @@ def _point(
         scores=scores,
         failed=dict(Counter(name for row in rows for name in row["failures"])),
         utilisation=used,
+    )
+
+
+def _interval(
+    rows: list[dict[str, Any]], name: str, speakers: dict[str, str]
+) -> Interval:
+    """Of a metric, over rows of one operating point that some have a value in."""
+    scored = [row for row in rows if name in row["scores"]]
+    return mean_interval(
+        [row["scores"][name] for row in scored],
+        [speakers[row["digest"]] for row in scored],
     )
 
 
@@ -124,8 +149,9 @@ def paired(
             other = min(others, key=lambda point: _distance(point, mine))
             if _distance(other, mine) > math.log(NEAR):
                 continue
-            sides = [_by_clip(evaluation, point, metric) for point in (mine, other)]
-            if difference := paired_difference(*sides):
+            first, second = (_by_clip(evaluation, p, metric) for p in (mine, other))
+            difference = paired_difference(first, second, evaluation.speakers)
+            if difference:
                 found.append((mine, other, difference))
     return found
 
@@ -156,12 +182,14 @@ def breakdown(
     for value in sorted(values):
         found[value] = []
         for point in points:
-            scores = [
-                row["scores"][metric.name]
+            rows = [
+                row
                 for row in evaluation.at(point.system, point.setting)
                 if row["labels"].get(label) == value and metric.name in row["scores"]
             ]
-            found[value].append(mean_interval(scores) if scores else None)
+            found[value].append(
+                _interval(rows, metric.name, evaluation.speakers) if rows else None
+            )
     return found
 
 
@@ -178,14 +206,25 @@ def worst(
     return sorted(rows, key=lambda row: sign * row["scores"][metric.name])[:number]
 
 
-def failures(evaluation: Evaluation) -> list[tuple[str, str, str, list[str]]]:
-    """Metric, reason and codec of every kind of failure, with the clips it hit."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+def failures(evaluation: Evaluation) -> list[Failure]:
+    """What failed for the same reason, together."""
+    found: dict[tuple[tuple[str, ...], str], list[dict[str, Any]]] = {}
     for row in evaluation.rows:
+        by_reason: dict[str, list[str]] = {}
         for name, reason in row["failures"].items():
-            where = f"{row['clip']} at {row['setting']}"
-            found.setdefault((name, reason, row["system"]), []).append(where)
-    return [(*key, clips) for key, clips in sorted(found.items())]
+            by_reason.setdefault(reason, []).append(name)
+        for reason, names in by_reason.items():
+            found.setdefault((tuple(names), reason), []).append(row)
+    return [
+        Failure(
+            metrics=names,
+            reason=reason,
+            systems=tuple(dict.fromkeys(row["system"] for row in rows)),
+            clips=tuple(dict.fromkeys(row["clip"] for row in rows)),
+            num_rows=len(rows),
+        )
+        for (names, reason), rows in sorted(found.items(), key=lambda pair: pair[0])
+    ]
 
 
 def _by_clip(evaluation: Evaluation, point: Point, metric: Metric) -> dict[str, float]:

@@ -1,59 +1,22 @@
-"""Tables of a report, as text in cells; Markdown and HTML are ways to print them."""
-
-import dataclasses
-import html
-from collections.abc import Sequence
+"""All tables of a report."""
 
 from jaxcodec.metrics.catalogue import Metric
-from jaxcodec.metrics.statistics import Interval
 from jaxcodec.report import summary
 from jaxcodec.report.evaluation import Evaluation
 from jaxcodec.report.summary import Point
+from jaxcodec.report.table import (
+    NONE,
+    Table,
+    interval_cell,
+    label_cell,
+    mean_cell,
+    number_cell,
+)
 
-__all__ = ["Table", "all_tables", "readme_table"]
+__all__ = ["about_intervals", "all_tables", "readme_table"]
 
-NONE = "-"
 KBPS = "kbit/s of a file"
 README = ("pesq_wb", "estoi", "visqol", "si_sdr", "mel")
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table; the first columns are names, the others figures."""
-
-    title: str
-    note: str  # how to read it
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    num_names: int = 2
-
-    def markdown(self) -> str:
-        """As a pipe table."""
-        marks = [
-            "---" if i < self.num_names else "--:" for i in range(len(self.header))
-        ]
-        lines = [self.header, marks, *self.rows]
-        return "\n".join(
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
-            for line in lines
-        )
-
-    def html(self) -> str:
-        """As a table element that can be sorted."""
-
-        def cells(tag: str, line: Sequence[str]) -> str:
-            return "".join(
-                f"<{tag}{'' if i < self.num_names else ' class=n'}>"
-                f"{html.escape(cell)}</{tag}>"
-                for i, cell in enumerate(line)
-            )
-
-        body = "".join(f"<tr>{cells('td', line)}</tr>" for line in self.rows)
-        head = f"<thead><tr>{cells('th', self.header)}</tr></thead>"
-        return (
-            "<div class=scroll><table class=sortable>"
-            f"{head}<tbody>{body}</tbody></table></div>"
-        )
 
 
 def all_tables(evaluation: Evaluation, points: list[Point]) -> dict[str, list[Table]]:
@@ -85,8 +48,8 @@ def readme_table(evaluation: Evaluation, points: list[Point]) -> Table:
         [
             point.system,
             point.setting,
-            _number(point.kbps),
-            *(_mean(point, metric, with_interval=False) for metric in metrics),
+            number_cell(point.kbps),
+            *(mean_cell(point, metric, with_interval=False) for metric in metrics),
         ]
         for point in points
     ]
@@ -94,32 +57,57 @@ def readme_table(evaluation: Evaluation, points: list[Point]) -> Table:
     return Table("Scores", "", header, rows)
 
 
+def about_intervals(evaluation: Evaluation) -> str:
+    """What was drawn for the bootstrap, in a sentence or two."""
+    clips = evaluation.about["clips"]
+    named = {clip["labels"].get("speaker") for clip in clips} - {None}
+    alone = sum("speaker" not in clip["labels"] for clip in clips)
+    if not named:
+        return (
+            "Intervals come from drawing clips anew; no speaker is known, and if one "
+            "spoke several clips, they are too narrow."
+        )
+    if len(named) + alone == 1:
+        return (
+            "Intervals come from drawing clips anew; all are of one speaker, and they "
+            "tell nothing of others."
+        )
+    plural = "" if alone == 1 else "s"
+    others = f" and {alone} clip{plural} without a known speaker" if alone else ""
+    return (
+        f"Intervals come from drawing anew {len(named)} speakers{others}, each with "
+        "all its clips: clips of one speaker are alike."
+    )
+
+
 def _scores(evaluation: Evaluation, points: list[Point]) -> Table:
     metrics = evaluation.metrics
+    num_clips = len(evaluation.about["clips"])
     rows = [
         [
             point.system,
             point.setting,
-            _number(point.kbps),
-            _number(point.payload_kbps),
-            f"{point.num_decoded} of {point.num_clips}",
-            *(_mean(point, metric) for metric in metrics),
+            number_cell(point.kbps),
+            number_cell(point.payload_kbps),
+            f"{point.num_decoded} of {num_clips}",
+            *(mean_cell(point, metric) for metric in metrics),
         ]
         for point in points
     ]
     return Table(
         "Scores",
         "Means over clips with the half width of their 95 % bootstrap interval. "
-        "[k failed] says on how many clips a measure has no value: they are not in the "
-        "mean, and the table of failures tells why. kbit/s is counted from the bytes "
-        "that were written; payload leaves headers and framing out.",
+        f"{about_intervals(evaluation)} [k failed] says on how many clips a measure "
+        "has no value: they are not in the mean, and the table of failures tells why. "
+        "[on k] says that a measure was taken on so many only. kbit/s is counted "
+        "from the bytes that were written; payload leaves headers and framing out.",
         [
             "codec",
             "setting",
             KBPS,
             "payload kbit/s",
             "clips decoded",
-            *(_label(metric) for metric in metrics),
+            *(label_cell(metric) for metric in metrics),
         ],
         rows,
     )
@@ -128,20 +116,20 @@ def _scores(evaluation: Evaluation, points: list[Point]) -> Table:
 def _failures(evaluation: Evaluation) -> Table:
     rows = [
         [
-            name,
-            system,
-            reason,
-            ", ".join(clips[:5]) + (" ..." if len(clips) > 5 else ""),
-            str(len(clips)),
+            ", ".join(failed.metrics),
+            ", ".join(failed.systems),
+            failed.reason,
+            ", ".join(failed.clips[:5]) + (" ..." if len(failed.clips) > 5 else ""),
+            str(failed.num_rows),
         ]
-        for name, reason, system, clips in summary.failures(evaluation)
+        for failed in summary.failures(evaluation)
     ]
     note = (
-        "What has no value, and why."
+        "What has no value, and why; `codec` is a clip that could not be coded at all."
         if rows
         else "Every measure has a value on every clip of every codec."
     )
-    header = ["measure", "codec", "reason", "clips", "rows"]
+    header = ["measures", "codecs", "reason", "clips", "rows"]
     return Table("Failures", note, header, rows, num_names=4)
 
 
@@ -177,7 +165,9 @@ def _paired(evaluation: Evaluation, points: list[Point], metric: Metric) -> Tabl
                 f"{other.system} {other.setting}",
                 f"{mine.kbps:.2f} / {other.kbps:.2f}",
                 f"{interval.mean:+{form}}{sign}",
-                f"{interval.low:+{form}} to {interval.high:+{form}}",
+                f"{interval.low:+{form}} to {interval.high:+{form}}"
+                if interval.num_clips > 1
+                else NONE,
                 f"{100 * found.wins:.0f} %",
                 str(interval.num_clips),
             ]
@@ -185,7 +175,8 @@ def _paired(evaluation: Evaluation, points: list[Point], metric: Metric) -> Tabl
     return Table(
         f"Paired differences in {metric.label}",
         "Clip by clip, where bitrates differ by at most a third: the mean difference, "
-        "its 95 % bootstrap interval, and on how many clips the first scores higher.",
+        "its 95 % bootstrap interval (drawn as those of scores), and on how many clips "
+        "the first scores higher.",
         ["codec", "against", KBPS, "difference", "interval", "higher", "clips"],
         rows,
     )
@@ -196,10 +187,10 @@ def _cost(points: list[Point]) -> Table:
         [
             point.system,
             point.setting,
-            _number(point.encode_speed, 1),
-            _number(point.decode_speed, 1),
-            _number(point.delay_ms, 1),
-            _number(point.delay_spread_ms, 1),
+            number_cell(point.encode_speed, 1),
+            number_cell(point.decode_speed, 1),
+            number_cell(point.delay_ms, 1),
+            number_cell(point.delay_spread_ms, 1),
             str(point.length_errors),
         ]
         for point in points
@@ -268,12 +259,14 @@ def _breakdown(
     rows = []
     for value, intervals in found.items():
         count = max((i.num_clips for i in intervals if i), default=0)
-        cells = [_interval(interval, metric) for interval in intervals]
+        cells = [interval_cell(interval, metric) for interval in intervals]
         rows.append([value, str(count), *cells])
     names = [f"{p.system} {p.setting}" for p in points]
     return Table(
         f"{metric.label} by {label}",
-        f"At about the bitrate of {names[0]}, or the nearest that a codec has.",
+        f"At about the bitrate of {names[0]}, or the nearest that a codec has. "
+        "Intervals are drawn as those of scores, but over clips where all in a row are "
+        "of one speaker.",
         [label, "clips", *names],
         rows,
         num_names=1,
@@ -320,8 +313,8 @@ def _ablations(evaluation: Evaluation, points: list[Point]) -> list[Table]:
             point.system,
             *(systems[point.system].get(column, NONE) for column in columns),
             point.setting,
-            *(_mean(point, metric) for metric in metrics),
-            _number(point.utilisation, 3),
+            *(mean_cell(point, metric) for metric in metrics),
+            number_cell(point.utilisation, 3),
         ]
         for point in points
         if point.system in systems
@@ -334,36 +327,10 @@ def _ablations(evaluation: Evaluation, points: list[Point]) -> list[Table]:
                 "model",
                 *columns,
                 "setting",
-                *(_label(metric) for metric in metrics),
+                *(label_cell(metric) for metric in metrics),
                 "utilisation",
             ],
             rows,
             num_names=5,
         )
     ]
-
-
-def _mean(point: Point, metric: Metric, with_interval: bool = True) -> str:
-    failed = point.failed.get(metric.name, 0) + point.failed.get("codec", 0)
-    note = f" [{failed} failed]" if failed else ""
-    interval = point.scores.get(metric.name)
-    if not with_interval and interval:
-        return f"{interval.mean:.{metric.digits}f}{note}"
-    return _interval(interval, metric) + note
-
-
-def _interval(interval: Interval | None, metric: Metric) -> str:
-    if interval is None:
-        return NONE
-    if interval.num_clips == 1:
-        return f"{interval.mean:.{metric.digits}f}"
-    half = (interval.high - interval.low) / 2
-    return f"{interval.mean:.{metric.digits}f} ± {half:.{metric.digits}f}"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return NONE if value is None or value != value else f"{value:.{digits}f}"
-
-
-def _label(metric: Metric) -> str:
-    return metric.label + (" ↑" if metric.higher_is_better else " ↓")

@@ -14,7 +14,8 @@ from jaxcodec.report.evaluation import Evaluation, load
 from jaxcodec.report.listening import examples
 from jaxcodec.report.page import page
 from jaxcodec.report.summary import Point, summarise
-from jaxcodec.report.tables import Table, all_tables, readme_table
+from jaxcodec.report.table import Table
+from jaxcodec.report.tables import all_tables, readme_table
 
 __all__ = ["FILES", "report"]
 
@@ -22,13 +23,13 @@ __all__ = ["FILES", "report"]
 FILES = {
     "report.html": "the page: plots, tables, listening",
     "report.md": "the same tables as Markdown",
-    "readme.md": "a small table and the plot, for a README",
+    "readme.md": "the plot and a small table, and that of ablations, for a README",
     "rate_distortion.svg": "the plot",
     "rows.csv": "a line per codec, clip and setting",
     "summary.csv": "a line per codec and setting",
     "report.json": "both, and what they belong to",
 }
-IN_FIGURE = ("pesq_wb", "estoi", "visqol", "mel", "si_sdr")  # the first three
+IN_FIGURE = ("pesq_wb", "visqol", "stoi", "mel", "si_sdr")  # the first three
 
 
 def report(
@@ -58,7 +59,9 @@ def report(
             evaluation, points, tables, styles, examples(evaluation, points), command
         ),
         "report.md": _markdown(evaluation, tables, command),
-        "readme.md": _readme(readme_table(evaluation, points), command),
+        "readme.md": _readme(
+            [readme_table(evaluation, points), *tables.get("ablations", [])], command
+        ),
         "rate_distortion.svg": plot.figure(
             points, drawn or evaluation.metrics[:1], styles
         ),
@@ -75,11 +78,14 @@ def _markdown(
     evaluation: Evaluation, tables: dict[str, list[Table]], command: str
 ) -> str:
     about = evaluation.about
-    parts = ["# Evaluation", f"{len(about['clips'])} clips of `{about['data']}`."]
+    number = len(about["clips"])
+    plural = "" if number == 1 else "s"
+    parts = ["# Evaluation", f"{number} clip{plural} of `{about['data']}`."]
     if command:
         parts.append(f"```sh\n{command}\n```")
     parts.append("![rate and quality](rate_distortion.svg)")
     parts += [f"- not measured: {text}" for text in about["missing"].values()]
+    parts += [f"- left out: {name}: {why}" for name, why in about["left_out"].items()]
     for table in (table for group in tables.values() for table in group):
         parts += [f"## {table.title}", table.note]
         if table.rows:
@@ -87,8 +93,9 @@ def _markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def _readme(table: Table, command: str) -> str:
-    parts = ["![rate and quality](rate_distortion.svg)", table.markdown()]
+def _readme(tables: list[Table], command: str) -> str:
+    parts = ["![rate and quality](rate_distortion.svg)"]
+    parts += [table.markdown() for table in tables]
     if command:
         parts.append(f"```sh\n{command}\n```")
     return "\n\n".join(parts) + "\n"
@@ -143,7 +150,7 @@ def _summary_csv(evaluation: Evaluation, points: list[Point]) -> str:
     for point in points:
         line = [getattr(point, field) for field in fields]
         for name in names:
-            line += point.scores.get(name) or ("", "", "", 0)
+            line += point.scores.get(name, ("", "", "", 0))[:4]
             line.append(point.failed.get(name, 0))
         lines.append(line)
     return _csv(lines)

@@ -56,6 +56,7 @@ def policy_of(experiment: Experiment) -> Policy:
     """How the experiment executes its model."""
     return Policy(
         compute_dtype=experiment.precision,
+        layout=experiment.layout,
         window_tile=experiment.window_tile,
         remat=experiment.remat,
     )

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 import signal
@@ -49,7 +50,7 @@ def test_quality_falls_with_the_noise(corpus, tmp_path):
     assert ratio["20dB"] == pytest.approx(20, abs=0.5)
 
 
-@pytest.mark.parametrize("delay", [0, 95, 1105])
+@pytest.mark.parametrize("delay", [0, 95, 1105, -95])
 def test_a_delayed_copy_scores_as_a_copy(corpus, tmp_path, delay):
     run(corpus, tmp_path, Noisy(ratios=("inf",), delay=delay))
     for row in Store(tmp_path).rows.values():
@@ -122,10 +123,16 @@ def test_silence_and_one_sample_fail_and_are_counted(tmp_path):
     soundfile.write(data / "one.wav", np.full(1, 0.5), 16_000)
     soundfile.write(data / "voice.wav", voice(), 16_000)
     (data / "broken.wav").write_bytes(b"RIFF and nothing else")
+    soundfile.write(data / "empty.wav", np.zeros(0), 16_000)
+    soundfile.write(data / "odd.wav", np.array([0, np.nan, 1]), 16_000, "FLOAT")
     out = tmp_path / "out"
     result = run(data, out, Noisy(ratios=(10,)))
     assert (result.num_rows, result.num_failed, result.num_undecoded) == (3, 2, 0)
-    assert "cannot be read" in result.left_out["broken.wav"]
+    assert "cannot be read" in result.left_out.pop("broken.wav")
+    assert result.left_out == {
+        "empty.wav": "it has no samples.",
+        "odd.wav": "1 of its samples are not finite numbers.",
+    }
     rows = {row["seconds"]: row for row in Store(out).rows.values()}
     assert rows[1.0]["failures"].keys() == {"si_sdr"}
     assert rows[1 / 16_000]["failures"].keys() == {"si_sdr", "mel", "lsd"}
@@ -139,6 +146,36 @@ def test_a_codec_that_fails_stops_no_other(corpus, tmp_path):
     assert (result.num_rows, result.num_failed, result.num_undecoded) == (18, 9, 9)
     broken = [r for r in Store(tmp_path).rows.values() if r["system"] == "broken"]
     assert {r["failures"]["codec"] for r in broken} == {"the encoder <b>fell over</b>"}
+    assert result.undecoded == {"broken": "the encoder <b>fell over</b>"}
+    assert run(corpus, tmp_path, Broken("broken"), Noisy()).num_new == 0
+    result = run(corpus, tmp_path, Noisy(), limit=1)
+    assert (result.num_rows, result.num_failed, result.num_undecoded) == (6, 3, 3)
+    result = run(corpus, tmp_path, Noisy("third"))
+    assert result.num_rows == 27  # codecs of earlier runs stay
+
+
+class Coded(Noisy):
+    """Two streams of four codewords; the second uses two of them."""
+
+    codebook_size = 4
+
+    def _code(self, clip, setting):
+        codes = np.array([[[0, 1, 2, 3]], [[0, 0, 1, 1]]])
+        return dataclasses.replace(super()._code(clip, setting), codes=codes)
+
+
+def test_codebooks_are_judged_and_kept(corpus, tmp_path):
+    run(corpus, tmp_path, Coded("coded"))
+    run(corpus, tmp_path, Noisy())
+    assert Store(tmp_path).about()["codebooks"] == {
+        "coded": {
+            "codebook_size": 4,
+            "codes": 12,  # of three clips
+            "entropy": [[2.0], [1.0]],
+            "used": [[4], [2]],
+            "utilisation": [1.0, 0.75],
+        }
+    }
 
 
 def test_a_missing_encoder_is_told_and_not_fatal(corpus, tmp_path, monkeypatch):
@@ -152,13 +189,18 @@ def test_a_missing_encoder_is_told_and_not_fatal(corpus, tmp_path, monkeypatch):
         run(corpus, tmp_path, Noisy(), baselines=("opsu",))
 
 
-def test_examples_are_kept_without_their_delay(corpus, tmp_path):
-    run(corpus, tmp_path, Noisy(ratios=("inf",), delay=95), examples=2)
+@pytest.mark.parametrize("delay", [95, -95])
+def test_examples_are_kept_without_their_delay(corpus, tmp_path, delay):
+    assert run(corpus, tmp_path, Noisy(ratios=("inf",)), examples=0).num_new == 3
+    codec = Noisy(ratios=("inf",), delay=delay)
+    assert run(corpus, tmp_path, codec, examples=2).num_new == 2
+    assert run(corpus, tmp_path, codec, examples=2).num_new == 0
     folders = sorted((tmp_path / "examples").iterdir())
     assert len(folders) == 2
     for folder in folders:
         original = soundfile.read(folder / "original.flac")[0]
         decoded = soundfile.read(folder / "noisy@infdB.flac")[0]
+        original[: max(-delay, 0)] = 0  # which the codec has lost
         np.testing.assert_array_equal(original, decoded)
 
 

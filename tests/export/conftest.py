@@ -1,5 +1,7 @@
 """What the tests of ONNX and of the browser share: one export of a small codec."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ from jaxcodec.export.weights import load_release, save_release
 from jaxcodec.inference.codec import Codec
 from tests.micro import MICRO, variables
 
+# browsers read audio at no lower rate
+CONFIG = dataclasses.replace(MICRO, sample_rate=8_000)
+
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
@@ -19,10 +24,10 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx")
     counts = np.random.default_rng(0).integers(0, 99, size=(3, 3, 16))
     tables = ProbabilityTables.from_counts(counts)
-    weights = jax.tree.map(np.asarray, variables())
-    mark = save_release(folder / "in", "micro", MICRO, weights, tables)
+    weights = jax.tree.map(np.asarray, variables(CONFIG))
+    mark = save_release(folder / "in", "micro", CONFIG, weights, tables)
     report = bundle.export_model(
         load_release(folder / "in"), "onnx", folder / "out", chunk_codes=32
     )
-    codec = Codec("micro", MICRO, weights, tables, mark, chunk_codes=32)
+    codec = Codec("micro", CONFIG, weights, tables, mark, chunk_codes=32)
     return codec, folder / "out", report

@@ -14,10 +14,11 @@ from safetensors.numpy import load_file
 from jaxcodec.bitstream import ProbabilityTables
 from jaxcodec.export import bundle, check, targets
 from jaxcodec.export.portable import read_manifest
-from jaxcodec.export.weights import load_release, save_release
+from jaxcodec.export.weights import Release, load_release, save_release
 from jaxcodec.models.esc import ESCConfig
 from jaxcodec.models.named import build
-from tests.micro import MICRO, variables
+from jaxcodec.quantizers.codebook import nearest
+from tests.micro import ABLATIONS, MICRO, variables
 
 # without the package: what a user has who was only sent the folder
 STRANGER = """
@@ -145,6 +146,32 @@ def test_stablehlo_runs_without_us(micro, tmp_path):
     np.testing.assert_allclose(audio, expected[1], atol=1e-5)
 
 
+def test_ablations_run_as_stablehlo(tmp_path):
+    """Convolutions with their statistics, and residual VQ."""
+    made = jax.tree.map(np.asarray, variables(ABLATIONS["rvq_conv"]))
+    save_release(tmp_path / "in", "ablation", ABLATIONS["rvq_conv"], made, None)
+    report = bundle.export_model(
+        load_release(tmp_path / "in"), "stablehlo", tmp_path / "out", chunk_codes=32
+    )
+    assert (report["flips"], report["faults"]) == (0, [])
+    assert max(row["peak_error"] for row in report["bitrates"]) < 1e-5
+
+
+@pytest.mark.parametrize("config", [MICRO, ABLATIONS["rvq_conv"]], ids=["esc", "rvq"])
+def test_margins_are_those_of_the_codes(config, monkeypatch):
+    """The searches that are measured choose the model's codes."""
+    made = jax.tree.map(np.asarray, variables(config))
+    release = Release("any", config, made, None, bytes(8))
+    manifest = bundle._manifest(bundle._plan(release, "safetensors", "fp32", None, 32))
+    model = (manifest, config, made)
+    clip = bundle.load_speech(bundle.SPEECH, 2000)[:1200, None]
+    expected = check.reference(*model).encode(clip, 2000)
+    monkeypatch.setattr(check, "_margin", nearest)
+    np.testing.assert_array_equal(
+        check.margin_meter(*model).encode(clip, 2000), expected
+    )
+
+
 def test_a_flip_is_counted_measured_and_judged(micro, tmp_path):
     """One code set to another: that is a fault unless the choice was a tie."""
     manifest = {
@@ -242,15 +269,18 @@ def test_what_cannot_be_exported_is_refused(micro, tmp_path, monkeypatch):
 
     soundfile.write(short, np.zeros(99), 2000)
     refused(ValueError, r"lasts 0\.05 s, but at least", audio=short)
-    refused(ValueError, "cannot be read", audio=tmp_path / "none.wav")
+    refused(ValueError, "is no file: check it", audio=tmp_path / "none.wav")
+    short.write_bytes(b"RIFF")
+    refused(ValueError, "cannot be read", audio=short)
     short.unlink()
     full = tmp_path / "full"
     full.mkdir()
     (full / "thesis.txt").write_text("mine")
-    refused(ValueError, "full exists and is not empty", folder=full)
+    refused(ValueError, "full exists and is not empty.*--overwrite", folder=full)
     refused(ValueError, "something else than", folder=full, overwrite=True)
     refused(ValueError, "no folder", folder=full / "thesis.txt")
-    refused(OSError, "File exists", folder=full / "thesis.txt" / "out")
+    message = r"out cannot be written, .* made in .*thesis\.txt \(.+\): choose"
+    refused(OSError, message, folder=full / "thesis.txt" / "out")
     conv = micro._replace(config=ESCConfig(backbone="conv", depth=1))
     monkeypatch.setattr(targets, "_need", lambda *_: None)
     if "torch" in sys.modules or _has_torch():
@@ -283,7 +313,9 @@ def test_an_earlier_export_is_replaced_when_asked(micro, tmp_path):
     bundle.export_model(
         micro, "safetensors", folder, chunk_codes=32, precision="fp16", overwrite=True
     )
-    assert read_manifest(folder)["precision"] == "fp16"
+    manifest = read_manifest(folder)
+    assert manifest["precision"] == "fp16"
+    assert manifest["fingerprint"] == load_release(folder).fingerprint.hex()
     assert not (folder / "left.over").exists()
     kernel = "params/encoder/pre/block_0/qkv_kernel"
     assert load_file(folder / "weights.safetensors")[kernel].dtype == np.float16

@@ -6,18 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import soundfile
 
 from jaxcodec.bitstream import ContainerError, write_bytes
 from jaxcodec.export import bundle, onnx_codec
-from jaxcodec.export.weights import load_release
+from jaxcodec.export.weights import load_release, save_release
 from jaxcodec.inference.codec import Codec
-from tests.micro import MICRO
+from tests.micro import ABLATIONS, variables
 
 ROOT = Path(__file__).parents[2]
-RATE = MICRO.sample_rate
+RATE = 8_000
 
 
 def test_codes_and_audio_are_those_of_jax(exported):
@@ -66,7 +67,7 @@ def test_files_decode_without_jax(exported, tmp_path):
 
 def test_files_of_other_models_are_refused(exported):
     codec, folder, _ = exported
-    other = Codec("other", MICRO, codec._variables, codec.tables, b"differen")
+    other = Codec("other", codec.config, codec._variables, codec.tables, b"differen")
     header = other.header(RATE, 1, 40, 3)
     data = write_bytes(header, np.zeros((1, 3, 3, 1), np.int32), None, "fixed")
     with pytest.raises(ContainerError, match="export the model that wrote it"):
@@ -90,3 +91,21 @@ def test_int8_weights_stay_small(exported, tmp_path):
     model = onnx.load(tmp_path / "out/decoder.onnx")
     kinds = {entry.data_type for entry in model.graph.initializer}
     assert onnx.TensorProto.INT8 in kinds
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_ablations(name, tmp_path):
+    pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: extra onnx")
+    weights = jax.tree.map(np.asarray, variables(ABLATIONS[name]))
+    save_release(tmp_path / "in", name, ABLATIONS[name], weights, None)
+    report = bundle.export_model(
+        load_release(tmp_path / "in"), "onnx", tmp_path / "out", chunk_codes=32
+    )
+    assert (report["flips"], report["faults"]) == (0, [])
+    assert max(row["peak_error"] for row in report["bitrates"]) < 1e-4
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "check.json",
+        "decoder.onnx",
+        "encoder.onnx",
+        "manifest.json",
+    ]

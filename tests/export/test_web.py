@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from jaxcodec.bitstream import Header, ProbabilityTables, peel_bytes, write_bytes
 from tools import check_web
@@ -27,6 +28,51 @@ try {
   console.log(JSON.stringify({ error: error.message }));
 }
 """
+
+# a user: drops a text, then a recording, and moves the slider; reports what is heard
+USER = """<iframe src="index.html"></iframe><script type="module">
+const page = document.querySelector("iframe").contentWindow;
+const find = (selector) => page.document.querySelector(selector);
+async function shown(text) {
+  for (let i = 0; i < 600; i++) {
+    const status = find("#status")?.textContent ?? "";
+    if (status.includes(text)) return;
+    await new Promise((done) => setTimeout(done, 100));
+  }
+  throw new Error(`waited for "${text}": ${find("#status")?.textContent}`);
+}
+async function drop(name, bytes) {
+  const dataTransfer = new page.DataTransfer();
+  dataTransfer.items.add(new page.File([bytes], name));
+  const options = { dataTransfer, bubbles: true, cancelable: true };
+  const event = new page.DragEvent("drop", options);
+  page.document.body.dispatchEvent(event);
+  if (!event.defaultPrevented) throw new Error("the browser would open the file");
+}
+try {
+  await shown("is loaded: drop a file");
+  await drop("notes.jxc", "just words");
+  await shown("this is no .jxc file");
+  await drop("notes.txt", "just words");
+  await shown("notes.txt is neither a .jxc file nor audio");
+  await drop("speech.WAV", await (await fetch("stereo.wav")).arrayBuffer());
+  await shown("times real time");
+  const slider = find("#streams");
+  if (slider.max !== "3" || find("#original").hidden) throw new Error("what is shown");
+  slider.value = 2;
+  slider.dispatchEvent(new page.Event("input"));
+  const rate = find("#rate").textContent;
+  if (!rate.startsWith("2 of 3 streams: ")) throw new Error(rate);
+  find("#status").textContent = "";
+  slider.dispatchEvent(new page.Event("change"));
+  await shown("times real time");
+  const heard = await (await fetch(find("#decoded audio").src)).arrayBuffer();
+  const samples = Float32Array.from(new Int16Array(heard, 44), (i) => i / 32768);
+  await fetch("/report", { method: "POST", body: samples });
+} catch (error) {
+  await fetch(`/report?error=${encodeURIComponent(error)}`, { method: "POST" });
+}
+</script>"""
 
 
 @pytest.fixture
@@ -100,15 +146,24 @@ def test_the_page_refuses_damage(coded):
         assert message in read(broken)["error"]
 
 
-@pytest.mark.skipif(check_web.browser() is None, reason="no Chromium is installed")
-@pytest.mark.skipif(
-    not (WEB / "node_modules/onnxruntime-web").exists(),
-    reason="onnxruntime-web is not installed: npm install in tools/web",
-)
+def needs_browser(test):
+    """Skips a test where the page cannot be opened, and says why."""
+    for missing, reason in (
+        (check_web.browser() is None, "no Chromium is installed"),
+        (
+            not (WEB / "node_modules/onnxruntime-web").exists(),
+            "onnxruntime-web is not installed: npm install in tools/web",
+        ),
+    ):
+        test = pytest.mark.skipif(missing, reason=reason)(test)
+    return test
+
+
+@needs_browser
 def test_the_page_decodes_as_jax_does(exported, tmp_path):
     codec, folder, _ = exported
     rng = np.random.default_rng(1)
-    coded = codec.encode((0.2 * rng.normal(size=4001)).astype(np.float32), 2000)
+    coded = codec.encode((0.2 * rng.normal(size=4001)).astype(np.float32), 8000)
     site = check_web.make_site(tmp_path, folder)
     (site / "noise.jxc").write_bytes(coded.to_bytes())
     made = check_web.visit(site, {"file": "noise.jxc", "streams": "2"})
@@ -119,3 +174,27 @@ def test_the_page_decodes_as_jax_does(exported, tmp_path):
     (site / "broken.jxc").write_bytes(other)
     with pytest.raises(RuntimeError, match="the page failed: Error: chunk 0, stream 2"):
         check_web.visit(site, {"file": "broken.jxc"})
+
+
+@needs_browser
+def test_the_page_does_what_its_user_asks(exported, tmp_path):
+    codec, folder, _ = exported
+    waveform = 0.2 * np.random.default_rng(2).normal(size=(2001, 2)).astype(np.float32)
+    site = check_web.make_site(tmp_path, folder)
+    soundfile.write(site / "stereo.wav", waveform, 8000, subtype="FLOAT")
+    (site / "user.html").write_text(USER)
+    made = check_web.visit(site, {}, page="user.html").reshape(-1, 2)
+    expected = codec.decode(codec.encode(waveform, 8000, num_streams=2))
+    tolerance = 1e-4 * np.abs(expected).max() + 1 / 32768
+    np.testing.assert_allclose(made, np.clip(expected, -1, 1), atol=tolerance)
+
+
+@needs_browser
+def test_the_page_says_what_it_misses(tmp_path):
+    (tmp_path / "empty").mkdir()
+    site = check_web.make_site(tmp_path, tmp_path / "empty")
+    with pytest.raises(RuntimeError, match=r"json cannot be read \(404\): put a"):
+        check_web.visit(site, {})
+    (site / "node_modules").unlink()
+    with pytest.raises(RuntimeError, match="onnxruntime-web is missing: run npm"):
+        check_web.visit(site, {})

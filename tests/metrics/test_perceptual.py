@@ -1,6 +1,7 @@
 """PESQ, STOI and ViSQOL; what is not installed is skipped, and says so."""
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,17 @@ def test_what_cannot_be_judged_fails_with_a_reason(name, clip):
     else:
         assert not scores
         assert len(failures[name]) > 10
+        assert "axis" not in failures[name]  # NumPy's words for a clip without frames
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_silent_estimate_is_bad_and_no_warning(name, pair):
+    if METRICS[name].package:
+        needs(METRICS[name].package)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores, failures = measure(pair[0], np.zeros_like(pair[0]), [name])
+    assert failures or abs(scores[name] - METRICS[name].best) > 0.9
 
 
 def test_stoi_of_too_little_speech_is_no_number(pair):

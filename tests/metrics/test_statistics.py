@@ -7,8 +7,8 @@ from jaxcodec.metrics.statistics import bd_rate, mean_interval, paired_differenc
 
 
 def test_interval_of_one_value_and_of_equal_values():
-    assert mean_interval([3.0])[:4] == (3, 3, 3, 1)
-    assert mean_interval([2.5] * 7)[:4] == (2.5, 2.5, 2.5, 7)
+    assert mean_interval([3.0]) == (3, 3, 3, 1, 1)
+    assert mean_interval([2.5] * 7) == (2.5, 2.5, 2.5, 7, 7)
 
 
 def test_interval_holds_the_true_mean_as_often_as_it_says():
@@ -28,6 +28,41 @@ def test_interval_shrinks_with_the_root_of_the_clips():
     assert ratio == pytest.approx(4, rel=0.25)
 
 
+def test_clips_of_one_speaker_are_drawn_together():
+    """Copies of a clip tell nothing new, and a speaker with many clips weighs more."""
+    values, speakers = [1.0, 4.0, 2.0, 8.0], ["a", "b", "c", "d"]
+    alone = mean_interval(values)
+    copied = mean_interval(values * 5, speakers * 5)
+    assert copied == alone._replace(num_clips=20)
+    assert mean_interval(values, speakers) == alone
+    assert mean_interval(values, ["a"] * 4) == alone  # there is but one: by clips
+    # two speakers are drawn in four ways; so many draws see the extremes
+    found = mean_interval([0, 0, 0, 4], ["a", "a", "b", "b"])
+    assert found == (1, 0, 2, 4, 2)
+    found = mean_interval([0, 0, 0, 4], ["a", "a", "a", "b"])
+    assert found == (1, 0, 4, 4, 2)
+    # the middle of these: one of each, of whose four clips the mean is 1
+    found = mean_interval([0, 0, 0, 4], ["a", "a", "a", "b"], confidence=0.3)
+    assert found == (1, 1, 1, 4, 2)
+
+
+def test_speakers_explain_what_clips_do_not():
+    """Of ten clips per speaker, intervals over clips hold the truth too seldom."""
+    numbers = np.random.default_rng(0)
+    speakers = np.repeat(np.arange(25), 10).tolist()
+    held = []
+    for _ in range(150):
+        values = numbers.normal(0, 1, 25).repeat(10) + numbers.normal(0, 0.5, 250)
+        found = [
+            mean_interval(values.tolist(), groups, resamples=300)
+            for groups in (speakers, None)
+        ]
+        held.append([interval.low <= 0 <= interval.high for interval in found])
+    by_speaker, by_clip = np.mean(held, axis=0)
+    assert 0.88 <= by_speaker <= 0.99
+    assert by_clip < 0.65
+
+
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
 def test_interval_refuses(values):
     with pytest.raises(ValueError, match="expected at least one, all finite"):
@@ -42,6 +77,10 @@ def test_paired_uses_the_clips_that_both_have():
     assert found.difference.num_clips == 2
     assert found.wins == 0.75
     assert paired_difference(first, {"d": 1.0}) is None
+    speakers = {"a": "x", "b": "y", "c": "x", "d": "x"}
+    more = {"a": 2.0, "b": 2.0, "c": 7.0}
+    # x is 1 and 2 better, y equal
+    assert paired_difference(first, more, speakers).difference == (1, 0, 1.5, 3, 2)
 
 
 def test_pairing_takes_the_difficulty_of_clips_out():

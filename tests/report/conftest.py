@@ -11,8 +11,9 @@ from tests.toys import Broken, Noisy, write_corpus
 def evaluated(tmp_path_factory):
     """The folder of an evaluation with three codecs, one of which fails, reported."""
     root = tmp_path_factory.mktemp("report")
-    data = write_corpus(root / "data")
+    data = write_corpus(root / "da<ta")
     soundfile.write(data / "silence.wav", np.zeros(16_000), 16_000)
+    (data / "text.wav").write_text("no audio")
     about = {"architecture": "Swin", "quantizer": "RVQ", "pretraining": "none"}
     ours, other = Noisy("ours", kind="model"), Noisy("ours-2", kind="model")
     ours.about = other.about = about

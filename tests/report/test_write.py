@@ -1,18 +1,26 @@
 """The files of a report, checked as a reader would use them."""
 
+import base64
 import csv
+import dataclasses
 import html.parser
+import io
 import json
 import re
 import shutil
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+import soundfile
 
 from jaxcodec.evaluate.store import Store
 from jaxcodec.report import report
 from jaxcodec.report.evaluation import load
-from jaxcodec.report.summary import summarise
+from jaxcodec.report.listening import _settings
+from jaxcodec.report.page import _embed
+from jaxcodec.report.summary import compared, summarise
+from jaxcodec.report.tables import about_intervals, all_tables
 from jaxcodec.report.write import FILES
 
 VOID = {"meta", "link", "input", "img", "br"}
@@ -84,12 +92,43 @@ def test_the_page_holds_the_rows_and_survives_strange_names(page, evaluated):
     }
     assert wanted <= scored
     assert "a<b" in page.texts["td"]
+    assert "da<ta" in page.texts["code"]
     assert "the encoder <b>fell over</b>" in page.texts["td"]
     assert "jaxcodec evaluate --data 'a & b'" in page.texts["pre"]
     stimuli = [s for example in data["examples"] for s in example["stimuli"]]
     assert len(data["examples"]) == 2
     assert {s["role"] for s in stimuli} == {"original", "anchor", "codec"}
     assert {s["system"] for s in stimuli} >= {"ours", "ours-2", "a<b"}
+    near = {(s["system"], s["setting"]) for s in stimuli if s.get("near")}
+    assert near == {("ours", "20dB"), ("ours-2", "20dB"), ("a<b", "15dB")}
+    original, anchor = (_bands(stimuli[number]["audio"]) for number in range(2))
+    assert anchor[0] == pytest.approx(original[0], rel=0.01)
+    assert anchor[1] < 1e-3 * original[1]
+
+
+def _bands(flac):
+    """Energy below 3.3 and above 3.7 kHz."""
+    audio, rate = soundfile.read(io.BytesIO(base64.b64decode(flac)))
+    power = np.abs(np.fft.rfft(audio)) ** 2
+    frequency = np.fft.rfftfreq(len(audio), 1 / rate)
+    return power[frequency < 3300].sum(), power[frequency > 3700].sum()
+
+
+def test_embedded_json_cannot_end_its_element():
+    text = _embed(["</script><!--"])
+    assert json.loads(text) == ["</script><!--"]
+    assert "<" not in text
+
+
+def test_of_many_settings_the_ends_and_the_nearest_are_heard(evaluated):
+    found = load(evaluated)
+    points = summarise(found)
+    (one,) = [p for p in points if (p.system, p.setting) == ("a<b", "15dB")]
+    rates = (1, 2, 2.9, 4, 5)
+    many = [dataclasses.replace(one, setting=str(k), kbps=k) for k in rates]
+    points = [p for p in points if p.system == "ours"] + many
+    shown = _settings(found, points, compared(found, points))
+    assert [p.setting for p in shown] == ["0dB", "10dB", "20dB", "1", "2.9", "5"]
 
 
 def test_plots_are_valid_and_hold_every_point(evaluated):
@@ -101,12 +140,42 @@ def test_plots_are_valid_and_hold_every_point(evaluated):
     assert "NaN" not in text and "nan" not in text
 
 
+def test_intervals_say_what_was_drawn(evaluated):
+    sentence = (
+        "drawing anew 3 speakers and 1 clip without a known speaker, each with all its "
+        "clips"
+    )
+    for name in ("report.md", "report.html"):
+        assert sentence in (evaluated / name).read_text()
+    found = load(evaluated)
+    assert len(set(found.speakers.values())) == 4
+    clips = found.about["clips"]
+    for label, message in (("speaker", "all are of one"), ("corpus", "no speaker is")):
+        about = {"clips": [{**clip, "labels": {label: "x"}} for clip in clips]}
+        assert message in about_intervals(dataclasses.replace(found, about=about))
+
+
+def test_a_mean_over_some_clips_says_over_how_many(evaluated):
+    """As after a run that was interrupted, or one with more metrics on fewer clips."""
+    found = load(evaluated)
+    for row in found.rows:
+        if row["labels"].get("language") == "nl":  # two clips of four
+            row["scores"].pop("mel", None)
+    rows = [row for row in found.rows if row["clip"] != "clip1.wav"]
+    less = dataclasses.replace(found, rows=rows)
+    (scores,) = all_tables(less, summarise(less))["scores"]
+    line = next(row for row in scores.rows if row[:2] == ["ours", "20dB"])
+    assert line[4] == "3 of 4"
+    assert line[5].endswith("[1 failed]") and line[6].endswith(" [on 1]")
+
+
 def test_failures_are_counted_wherever_a_mean_is(evaluated):
     text = (evaluated / "report.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith("| ours | 0dB |"))
     assert "[1 failed]" in line  # SI-SDR of silence
     assert "the original is silent" in text
-    assert "| codec | broken | the encoder <b>fell over</b> |" in text
+    assert "- left out: text.wav: it cannot be read: " in text
+    assert "| codec | broken | the encoder <b>fell over</b> | clip0.wav, " in text
     point = next(p for p in summarise(load(evaluated)) if p.system == "broken")
     assert (point.num_clips, point.num_decoded, point.failed) == (4, 0, {"codec": 4})
 

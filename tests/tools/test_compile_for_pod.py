@@ -12,7 +12,8 @@ from jax.experimental import topologies
 from experiments import smoke
 from jaxcodec import parallel
 from tests.micro import MICRO
-from tools.compile_for_pod import cached, dry, key_of, largest_fit, main
+from tools.compile_for_pod import main
+from tools.pod_compiler import allocated, cached, dry, key_of, largest_fit
 from tools.pod_parts import check_part, lower_part
 from tools.pod_table import growth, table
 
@@ -73,6 +74,41 @@ def test_largest_fit_is_found(most, first, memory):
     assert good <= most and (bad == 0 or bad > most)
 
 
+# as the TPU compiler writes it; color 1 is memory on the chip
+BUFFERS = """BufferAssignment:
+allocation 0: size 512, thread-local:
+ value: <2 add.1 @0> (size=512,offset=0): f32[]{:T(128)}
+allocation 1: size 65536, output shape is |f32[64,192]|, maybe-live-out:
+allocation 2: size 4096, parameter 0, shape |f32[64,192]| at ShapeIndex {0}, \
+maybe-live-out:
+allocation 3: size 32768, parameter 1, shape |f32[128,64]| at ShapeIndex {}:
+allocation 4: size 132096, color 1, preallocated-temp:
+allocation 5: size 1024, constant:
+allocation 6: size 2048, preallocated-temp:
+"""
+
+
+def test_buffers_are_added_up_by_what_they_are_for():
+    """An argument whose place an output takes counts once."""
+    assert allocated(BUFFERS) == {
+        "arguments": 4096 + 32768,
+        "outputs": 65536,
+        "temporaries": 1024 + 2048,
+        "total": 4096 + 32768 + 65536 + 3072,
+    }
+
+
+def test_what_is_only_planned_has_no_time():
+    plan = result(unpadded_bytes=1e6, planned_only=True)
+    for name in ("bytes", "cycles"):
+        del plan[name]
+    text = table([plan])
+    assert "bytes accessed without padding, MB | 1.0" in text
+    assert "ms" not in text and "compilation" not in text
+    more = {**plan, "unpadded_bytes": 2e6}
+    assert growth(plan, more) == ["bytes accessed without padding: 1e+06 -> 2e+06"]
+
+
 def result(**changes):
     return {
         "fits": True,
@@ -105,14 +141,23 @@ def test_what_grows_with_the_pod():
 
 def test_table_converts_and_names_what_is_missing():
     too_large = {"fits": False, "topology": "v5e:4x4", "batch": 64}
-    other = result(topology="v9:2x2", collectives={})
+    other = result(
+        topology="v9:2x2", collectives={}, relayouts={"count": 3, "bytes": 2e6}
+    )
     lines = table([result(), too_large, other]).splitlines()
     cells = {k: v for k, *v in (line.strip("| ").split(" | ") for line in lines)}
-    assert cells["per chip"][:2] == ["v5e:4x4, 16 per chip", "v5e:4x4, 64 per chip"]
+    assert cells["per chip"] == [
+        "step, v5e:4x4, 16 per chip, 0.5 s each",
+        "v5e:4x4, 64 per chip",
+        "step, v9:2x2, 16 per chip, 0.5 s each",
+    ]
     assert cells["temporaries, MiB"] == ["1.0", "does not fit", "1.0"]
     assert cells["the same, ms"] == ["2.00", "does not fit", "none"]
     assert cells["bytes at full bandwidth, ms"] == ["1.00", "does not fit", "none"]
     assert cells["audio-s/s by the cycles"] == ["4,000", "does not fit", "none"]
+    assert cells["the same, us per audio-s"][0] == "250.0"
+    assert cells["bytes accessed, MB per audio-s"] == ["102.4", "does not fit", "102.4"]
+    assert cells["reshapes without an estimate: number, MB"][2] == "3, 2.0"
     assert cells["all-reduce: number, MB"] == ["2, 0.00", "does not fit", "none"]
 
 
@@ -130,6 +175,8 @@ def test_parts_are_those_of_the_step():
         ("stage:1", "forward"),
         ("encoder", "forward"),
         ("encoder", "both"),
+        ("encode", "both"),
+        ("decode", "both"),
     ]:
         lowered = lower_part(micro(), mesh, part, direction, batch=2)
         flops[part, direction] = dry(lowered)["flops"]
@@ -137,6 +184,12 @@ def test_parts_are_those_of_the_step():
     # beside the stages: one at full resolution, and the patch embedding
     assert 1.3 * stages < flops["encoder", "forward"] < 3 * stages
     assert flops["encoder", "both"] > 2 * flops["encoder", "forward"]
+    lanes = dataclasses.replace(micro(), layout="lanes")
+    for part in ("stage:0", "decoder"):
+        dry(lower_part(lanes, mesh, part, "forward", batch=2))
+    # coding runs the encoder, and the decoder's first stage to form the last stream
+    assert flops["encode", "both"] > flops["encoder", "forward"] + 1.5e5
+    assert flops["decode", "both"] > 0
     conv = dataclasses.replace(MICRO, backbone="conv", depth=1)
     made = dataclasses.replace(micro(), model=conv)
     counts = dry(lower_part(made, mesh, "decoder", "forward", batch=2))["most_frequent"]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tools.hlo_text import Traffic, read_hlo, shape_bytes
+from tools.hlo_text import Traffic, padded_bytes, read_hlo, shape_bytes
 
 PROGRAM = """
 import json
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec as P
 from jaxcodec import parallel
-from tools.compile_for_pod import figures
+from tools.pod_compiler import costs, figures
 
 mesh = parallel.data_mesh()
 rows, same = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
@@ -28,7 +28,7 @@ def step(w, x):
 struct = lambda shape, s: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=s)
 made = jax.jit(step, out_shardings=(same, same), donate_argnums=0)
 made = made.lower(struct((24, 40), same), struct((16, 24), rows)).compile()
-print(json.dumps(figures(made)))
+print(json.dumps([figures(made), costs(made.as_text())]))
 """
 
 
@@ -39,7 +39,10 @@ def test_program_of_eight_devices():
         [sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found, planned = json.loads(done.stdout)
+    for name in ("flops", "collectives", "relayouts", "moved"):
+        assert planned[name] == found[name]
+    assert planned["unpadded_bytes"] == found["bytes"]
     weights, row = 24 * 40 * 4, 2 * 24 * 4
     assert found["memory"]["arguments"] == weights + row
     assert found["memory"]["reused"] == weights
@@ -57,6 +60,7 @@ TPU = """HloModule jit_step, is_scheduled=true, num_partitions=16
 
 %inner (a: f32[2]) -> f32[2] {
   %a = f32[2]{0:T(128)} parameter(0)
+  %b = f32[1,2]{0,1} reshape(%a)
   ROOT %m = f32[2]{0} multiply(%a, %a), backend_config={"estimated_cycles":"7"}
 }
 
@@ -71,6 +75,7 @@ TPU = """HloModule jit_step, is_scheduled=true, num_partitions=16
   %s.1 = (s32[], f32[2]) parameter(0)
   %f = f32[2]{0:T(8,128)S(1)} fusion(%s.1), kind=kLoop, calls=%inner, \
 backend_config={"window_config":{"estimated_cycles":"100"}}
+  %e = f32[2,1]{0,1:T(4,128)} reshape(%f)
   %p = (f32[2]{0}, f32[2]{0}, u32[], u32[]) collective-permute-start(%f), channel_id=3
   %q = f32[2]{0} collective-permute-done(%p)
   ROOT %r = (s32[], f32[2]) tuple(%s.1, %q)
@@ -102,6 +107,7 @@ def test_loops_branches_and_calls_are_counted_as_they_run():
     work = read_hlo(TPU)
     # 5 turns of the fusion, whose inside is in its own figure; the slower branch
     assert work.cycles == 5 * 100 + 10
+    assert work.relayouts == Traffic(5, 5 * 8)
     assert work.collectives == {
         "all-gather": Traffic(1, 16),
         "all-reduce": Traffic(1, 11),
@@ -125,6 +131,50 @@ def test_loops_branches_and_calls_are_counted_as_they_run():
 )
 def test_shape_bytes(shape, size):
     assert shape_bytes(shape) == size
+
+
+@pytest.mark.parametrize(
+    "shape, total, memory",
+    [
+        ("f32[]{:T(128)}", 512, 512),
+        ("f32[9,3]{1,0:T(8,128)}", 16 * 128 * 4, 16 * 128 * 4),
+        ("f32[9,3]{0,1:T(8,128)S(1)}", 8 * 128 * 4, 0),  # stored the other way round
+        ("bf16[2,5,130]{2,1,0:T(8,128)(2,1)}", 2 * 8 * 256 * 2, 2 * 8 * 256 * 2),
+        ("(f32[2]{0:T(128)S(1)}, f32[2]{0:T(128)}, u32[]{:S(2)})", 1028, 512),
+        ("f32[9,3]{1,0}", 108, 108),
+        ("f32[7]", 28, 28),
+    ],
+)
+def test_padded_bytes(shape, total, memory):
+    assert padded_bytes(shape) == (total, memory)
+
+
+MOVES = """HloModule jit_step
+
+%inner (a: f32[2,2]) -> f32[2,2] {
+  %a = f32[2,2]{1,0:T(2,128)} parameter(0)
+  ROOT %m = f32[2,2]{1,0:T(2,128)} multiply(%a, %a)
+}
+
+ENTRY %main (p: f32[2,2], q: f32[8]) -> f32[2,2] {
+  %p = f32[2,2]{1,0:T(2,128)} parameter(0)
+  %q = f32[8]{0} parameter(1)
+  %s = (f32[2,2]{1,0:T(2,128)S(1)}, f32[2,2]{1,0:T(2,128)}, u32[]{:S(2)}) \
+copy-start(%p)
+  %d = f32[2,2]{1,0:T(2,128)S(1)} copy-done(%s)
+  %f = f32[2,2]{1,0:T(2,128)S(1)} fusion(%d), kind=kLoop, calls=%inner
+  %h = f32[2]{0} slice(%q), slice={[0:2]}
+  %u = f32[8]{0} dynamic-update-slice(%q, %h, %d)
+  ROOT %r = f32[2,2]{1,0:T(2,128)} copy(%f)
+}
+"""
+
+
+def test_what_moves_is_what_instructions_read_and_write():
+    work = read_hlo(MOVES)
+    grid = 2 * 128 * 4
+    assert work.moved == 3 * 2 * grid + 2 * 8 + 2 * 8
+    assert work.moved_in_memory == 2 * grid + 32  # read once, written once
 
 
 def test_what_is_no_program_is_refused():

@@ -1,5 +1,7 @@
 """Trains a tiny codec on many virtual devices; run in processes of their own.
 
+From the end of pretraining on, discriminators train beside it.
+
     python -m tests.train.devices_worker one FOLDER
     python -m tests.train.devices_worker many FOLDER ADDRESS PROCESS
 
@@ -21,9 +23,11 @@ import optax
 
 from jaxcodec import parallel
 from jaxcodec.experiment import Experiment, Objective, Schedule
+from jaxcodec.models.discriminators import DiscriminatorConfig, Discriminators
 from jaxcodec.optim.averaging import average_parameters
 from jaxcodec.optim.flat import flat
 from jaxcodec.optim.guard import skip_non_finite
+from jaxcodec.train.adversarial import Adversary
 from jaxcodec.train.loop import Options, train
 from jaxcodec.train.programs import Programs
 from jaxcodec.train.watchers import JsonLines
@@ -39,6 +43,10 @@ NANO = dataclasses.replace(
     max_streams=2,
     codebook_dims=(4, 4),
 )
+
+
+RIVALS = DiscriminatorConfig(periods=(3,), period_channels=(4,), windows=())
+RIVAL_RATE = 3e-2
 
 
 def programs(num_devices: int, shard_optimizer: bool) -> Programs:
@@ -64,11 +72,15 @@ def programs(num_devices: int, shard_optimizer: bool) -> Programs:
         return flat(lambda layout: skip_non_finite(tx), whole=whole)
 
     mesh = parallel.data_mesh(jax.devices()[:num_devices])
-    return Programs(experiment, mesh, make_tx=plain)
+    adversary = Adversary(
+        discriminators=Discriminators(RIVALS),
+        tx=flat(lambda layout: skip_non_finite(optax.sgd(RIVAL_RATE))),
+    )
+    return Programs(experiment, mesh, adversary, make_tx=plain)
 
 
 def go(made: Programs, out: Path, batches: Batches, name: str) -> None:
-    """Trains, and saves losses and parameters as `name.npz` beside the run."""
+    """Trains, and saves losses and all parameters as `name.npz` beside the run."""
     lines = JsonLines(out / "log.jsonl")
     state = train(
         made.experiment,
@@ -87,12 +99,16 @@ def go(made: Programs, out: Path, batches: Batches, name: str) -> None:
         rows = [json.loads(row) for row in lines.path.read_text().splitlines()]
         flat_params = {
             jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(
+                {"codec": state.params, "rivals": state.adversary.params}
+            )
         }
         np.savez(
             out.parent / f"{name}.npz",
             loss=[row["loss"] for row in rows],
             gradient_norm=[row["gradient_norm"] for row in rows],
+            discriminator=[row["discriminator"] for row in rows],
+            generator=[row["generator"] for row in rows],
             usage=np.asarray(state.usage),
             opt_state_axes=list(sharded),
             **flat_params,

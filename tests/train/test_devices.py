@@ -53,12 +53,17 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["eight", "eight_to_4", "eight_to_1", "two_by_four"])
 def test_the_devices_make_no_difference(runs, name):
-    """Losses and parameters of 20 steps of plain gradient descent, k-means included."""
+    """Losses and parameters of 20 steps of plain gradient descent.
+
+    k-means and revival are included, and discriminators from the fifth step on.
+    """
     _, load = runs
     expected, actual = load("one"), load(name)
     assert expected.keys() == actual.keys()
     assert len(actual["loss"]) == 20
     assert actual["loss"][-1] < 0.97 * actual["loss"][4]
+    played = actual["discriminator"]
+    assert not played[:4].any() and 0 < played[-1] < 0.9 * played[4]
     for key in expected:
         if key != "opt_state_axes":
             np.testing.assert_allclose(

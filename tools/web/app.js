@@ -3,17 +3,19 @@
 // ?model=FOLDER names the exported folder (default: model). For the test, ?file=URL
 // opens a file, ?streams=K sets the slider, and ?report=URL is sent the samples.
 
-import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
 import { Codec } from "./codec.js";
-import { readContainer } from "./container.js";
+import { isContainer, readContainer, readHeader } from "./container.js";
 import { drawSpectrogram } from "./spectrogram.js";
 
+const RUNTIME = "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
+const MOST_CHANNELS = 8; // of a .jxc file
 const query = new URLSearchParams(location.search);
 const find = (selector) => document.querySelector(selector);
 const drop = find("#drop");
 const slider = find("#streams");
 let codec;
-let current; // {name, coded: one per channel, numSamples, bytes, original, peak}
+let failure; // of loading it
+let current; // {name, coded: one per channel, numSamples, rate, originals, peak}
 let work = Promise.resolve(); // one task after another
 
 function say(message, isError = false) {
@@ -32,24 +34,30 @@ function enqueue(task) {
 }
 
 async function open(name, buffer) {
+  if (failure) throw failure;
   say(`reading ${name}…`);
-  current = name.endsWith(".jxc") ? openCoded(name, buffer) : await openAudio(name, buffer);
+  const bytes = new Uint8Array(buffer);
+  // what it holds counts, not what it is called
+  const isCoded = isContainer(bytes) || name.toLowerCase().endsWith(".jxc");
+  current = isCoded ? openCoded(name, bytes) : await openAudio(name, buffer);
   slider.max = current.coded[0].numStreams;
   slider.value = Math.min(query.get("streams") ?? slider.max, slider.max);
-  find("#original").hidden = !current.original;
+  find("#original").hidden = !current.originals;
   find("#result").hidden = false;
-  if (current.original) current.peak = show("#original", [current.original]);
+  if (current.originals) current.peak = show("#original", current.originals);
   await decode();
 }
 
-function openCoded(name, buffer) {
-  const bytes = new Uint8Array(buffer);
-  const { header, codes, numFrames } = readContainer(bytes, codec.tables);
-  if (header.fingerprint !== codec.manifest.fingerprint)
+function openCoded(name, bytes) {
+  const { fingerprint, codec: writer } = readHeader(bytes);
+  const { model, fingerprint: ours } = codec.manifest;
+  if (fingerprint !== ours)
     throw new Error(
-      `${name} was coded by ${header.codec} ${header.fingerprint}, but this page has ` +
-        `${codec.manifest.model} ${codec.manifest.fingerprint}: export the model that wrote it.`
+      `${name} was coded by ${writer} ${fingerprint}, but this page has ${model} ${ours}: ` +
+        "export the model that wrote it."
     );
+  const { header, codes, numFrames } = readContainer(bytes, codec.tables);
+  if (!header.numSamples) throw new Error(`${name} holds no sound.`);
   const coded = codes.map((own) => ({ codes: own, numFrames, numStreams: header.numStreams }));
   const seconds = header.numSamples / header.originalRate;
   const numSamples = Math.round(seconds * header.sampleRate);
@@ -60,23 +68,38 @@ async function openAudio(name, buffer) {
   // decodeAudioData resamples to the rate of its context
   const context = new OfflineAudioContext(1, 1, codec.layout.sample_rate);
   const audio = await context.decodeAudioData(buffer).catch(() => {
-    throw new Error(`${name} is no audio that this browser reads: give it a WAV file.`);
+    throw new Error(
+      `${name} is neither a .jxc file nor audio that this browser reads: give it a WAV file.`
+    );
   });
-  const original = audio.getChannelData(0); // the first channel
-  const coded = await codec.encode(original, (part) => say(`encoding ${Math.round(100 * part)} %`));
-  return { name, coded: [coded], numSamples: original.length, original };
+  if (!audio.length) throw new Error(`${name} holds no sound.`);
+  const count = Math.min(audio.numberOfChannels, MOST_CHANNELS);
+  const originals = Array.from({ length: count }, (_, i) => audio.getChannelData(i));
+  const coded = [];
+  for (const original of originals)
+    coded.push(
+      await codec.encode(original, (part) =>
+        say(`encoding ${Math.round((100 * (coded.length + part)) / count)} %`)
+      )
+    );
+  return { name, coded, numSamples: audio.length, originals };
+}
+
+function showRate() {
+  const rate = codec.manifest.bitrates[slider.value - 1] / 1000;
+  const each = current.coded.length > 1 ? " per channel" : "";
+  find("#rate").textContent = `${slider.value} of ${slider.max} streams: ${rate} kbit/s${each}`;
 }
 
 async function decode() {
   const keep = Number(slider.value);
-  const rate = codec.manifest.bitrates[keep - 1] / 1000;
-  find("#rate").textContent = `${keep} of ${slider.max} streams: ${rate} kbit/s per channel`;
+  showRate();
   const begun = performance.now();
   const channels = [];
   for (const coded of current.coded)
     channels.push(
       await codec.decode(coded, keep, current.numSamples, (part) =>
-        say(`decoding ${Math.round(100 * part)} %`)
+        say(`decoding ${Math.round((100 * (channels.length + part)) / current.coded.length)} %`)
       )
     );
   show("#decoded", channels, current.peak);
@@ -90,7 +113,15 @@ async function decode() {
 
 function show(selector, channels, peak = null) {
   const rate = codec.layout.sample_rate;
-  find(`${selector} audio`).src = URL.createObjectURL(wav(channels, rate));
+  const audio = find(`${selector} audio`);
+  const { currentTime, paused } = audio; // playing goes on where it was
+  URL.revokeObjectURL(audio.src);
+  audio.src = URL.createObjectURL(wav(channels, rate));
+  if (audio.dataset.name === current.name) {
+    audio.currentTime = currentTime;
+    if (!paused) audio.play();
+  }
+  audio.dataset.name = current.name;
   return drawSpectrogram(find(`${selector} canvas`), channels[0], rate, peak);
 }
 
@@ -119,23 +150,38 @@ function wav(channels, rate) {
 }
 
 const take = (file) => file && enqueue(async () => open(file.name, await file.arrayBuffer()));
-find("#file").addEventListener("change", (event) => take(event.target.files[0]));
+find("#file").addEventListener("change", (event) => {
+  take(event.target.files[0]);
+  event.target.value = ""; // or the same file could not be chosen again
+});
+slider.addEventListener("input", showRate);
 slider.addEventListener("change", () => enqueue(decode));
-drop.addEventListener("dragover", (event) => {
+// anywhere on the page: beside the box, a browser would leave the page for the file
+addEventListener("dragover", (event) => {
   event.preventDefault();
   drop.classList.add("over");
 });
-drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-drop.addEventListener("drop", (event) => {
+addEventListener("dragleave", () => drop.classList.remove("over"));
+addEventListener("drop", (event) => {
   event.preventDefault();
   drop.classList.remove("over");
   take(event.dataTransfer.files[0]);
 });
 
-ort.env.wasm.numThreads = 1; // more need headers that static hosts do not send
-enqueue(async () => {
+async function load() {
+  const ort = await import(RUNTIME).catch(() => {
+    throw new Error("onnxruntime-web is missing: run npm install in the folder of this page.");
+  });
+  ort.env.wasm.numThreads = 1; // more need headers that static hosts do not send
   codec = await Codec.load(ort, query.get("model") ?? "model");
   say(`${codec.manifest.model} is loaded: drop a file.`);
+}
+
+enqueue(async () => {
+  await load().catch((error) => {
+    failure = error;
+    throw error;
+  });
   if (query.has("file")) {
     const name = query.get("file");
     await open(name, await (await fetch(name)).arrayBuffer());

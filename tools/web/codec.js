@@ -13,7 +13,11 @@ export function readNpy(buffer) {
 
 async function fetched(url) {
   const answer = await fetch(url);
-  if (!answer.ok) throw new Error(`${url}: ${answer.status} ${answer.statusText}`);
+  if (!answer.ok)
+    throw new Error(
+      `${url} cannot be read (${answer.status}): put a folder that ` +
+        "jaxcodec export --to onnx wrote beside this page, as model."
+    );
   return answer;
 }
 

@@ -5,6 +5,10 @@ import { decodeRange } from "./range_coder.js";
 
 const MAGIC = [0xb7, 0x4a, 0x58, 0x43];
 
+export function isContainer(bytes) {
+  return MAGIC.every((byte, i) => bytes[i] === byte);
+}
+
 function crc32(bytes) {
   let crc = 0xffffffff;
   for (const byte of bytes) {
@@ -63,9 +67,8 @@ class Cursor {
   }
 }
 
-export function readHeader(cursor) {
-  const bytes = cursor.bytes;
-  if (!MAGIC.every((byte, i) => bytes[i] === byte))
+export function readHeader(bytes, cursor = new Cursor(bytes)) {
+  if (!isContainer(bytes))
     throw new Error("this is no .jxc file: it does not begin with its magic number.");
   if (bytes[4] !== 1)
     throw new Error(`the format version is ${bytes[4]}, but this page reads 1.`);
@@ -140,7 +143,7 @@ function readChunk(cursor, header, tables) {
 // The header, and codes as one Int32Array per channel in the order stream, group, frame.
 export function readContainer(bytes, tables) {
   const cursor = new Cursor(bytes);
-  const header = readHeader(cursor);
+  const header = readHeader(bytes, cursor);
   const chunks = [];
   while (cursor.left) {
     const second = cursor.bytes[cursor.offset + 1];
