@@ -133,8 +133,8 @@ def speed(args: argparse.Namespace, works: list[str], document: Document) -> Non
         for work in works:
             for orders in orders_of(args, work, folder):
                 if args.deadline and time.monotonic() > args.deadline:
-                    why, name = "left out: the time was up", Path(args.model).name
-                    document.add([failed_row(order, name, why) for order in orders])
+                    why, model = "left out: the time was up", Path(args.model).name
+                    document.add([failed_row(order, model, why) for order in orders])
                     continue
                 document.add(compare(orders, Path(args.model).name, settings))
 
