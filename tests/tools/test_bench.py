@@ -186,6 +186,23 @@ def test_a_system_that_cannot_is_named(folder):
         dataclasses.replace(order, system="lpcnet")
 
 
+def test_every_command_has_a_model(monkeypatch):
+    """Each command hands over what it was given, or its own default."""
+    given = {}
+    monkeypatch.setattr(bench, "speed", lambda args, works, _: given.update(vars(args)))
+    monkeypatch.setattr(
+        bench.fresh, "memory", lambda *a: given.update(model=a[0]) or []
+    )
+    for command, model in {
+        "encode": "esc_tiny",
+        "memory": "esc_tiny",
+        "h200 --dry": "base",
+        "train --model large": "large",
+    }.items():
+        bench.measure(bench.arguments(command.split()))
+        assert given.pop("model") == model
+
+
 def results(**changes) -> dict:
     row = {
         "work": "encode",
