@@ -20,7 +20,7 @@ from jaxcodec.inference.resample import resample_blocks
 from jaxcodec.inference.samples import MAX_CHANNELS, checked
 from jaxcodec.models.named import build
 from jaxcodec.models.pyramid import PyramidConfig
-from jaxcodec.modules.policy import Policy
+from jaxcodec.modules.policy import Policy, suited
 
 __all__ = ["Codec", "batches"]
 
@@ -40,7 +40,7 @@ class Codec:
         fingerprint: 8 bytes that identify weights and tables.
         chunk_codes: code frames that a chunk is for; shorter chunks cost more halo.
         batch_size: chunks that are computed together; 1 suits a CPU.
-        policy: how the model is executed.
+        policy: how the model is executed; what suits the device if None.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Codec:
         self.batch_size = batch_size
         self.encoder_chunking = Chunking.encoder(config, chunk_codes)
         self.decoder_chunking = Chunking.decoder(config, chunk_codes)
-        self._model = build(config, policy)
+        self._model = build(config, policy or suited(jax.default_backend()))
         self._variables = jax.device_put(variables)  # one transfer, not one per array
         self._encode = jax.jit(functools.partial(self._model.apply, method="encode"))
         self._decode = jax.jit(functools.partial(self._model.apply, method="decode"))
