@@ -102,8 +102,9 @@ class Experiment:
     seed: int = 53
     precision: Literal["float32", "bfloat16"] = "float32"  # of the model's products
     shard_optimizer: bool = False  # divide its state over the devices
-    layout: Literal["channels", "lanes"] = "channels"  # see modules.policy
-    window_tile: int | None = None  # execution policy, see modules.policy
+    # how it is executed, see modules.policy; what suits the devices if "auto"
+    layout: Literal["auto", "channels", "lanes"] = "auto"
+    window_tile: int | None = None
     remat: bool = False
 
     @property

@@ -60,7 +60,7 @@ def load(name: str | Path | None = None, **options: Any) -> "Codec":
     folder = find(name)
     from jaxcodec import runtime
 
-    runtime.prepare()
+    kept = runtime.prepare()
     from jaxcodec.export.weights import load_release
     from jaxcodec.inference.codec import Codec
 
@@ -71,5 +71,5 @@ def load(name: str | Path | None = None, **options: Any) -> "Codec":
         release.variables,
         release.tables,
         release.fingerprint,
-        **options,
+        **{"traces": kept and kept / "traces", **options},
     )

@@ -46,11 +46,14 @@ def cache_folder() -> Path:
     return base.expanduser() / "jaxcodec"
 
 
-def prepare() -> None:
+def prepare() -> Path | None:
     """Imports JAX with its persistent compilation cache on.
 
     A cache that the user has already set up is left alone, and a folder that cannot be
     written to costs only the warm start.
+
+    Returns:
+        The folder that programs are kept in, if it is ours.
 
     Raises:
         RuntimeError: see `check_jaxlib`.
@@ -60,13 +63,15 @@ def prepare() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
-    if jax.config.values["jax_compilation_cache_dir"]:
-        return
     folder = cache_folder()
+    chosen = jax.config.values["jax_compilation_cache_dir"]
+    if chosen:
+        return folder if chosen == str(folder) else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return
+        return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return folder

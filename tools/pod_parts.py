@@ -101,7 +101,7 @@ def _lower_codec(
 ) -> jax.stages.Lowered:
     """Coding or decoding whole clips at the highest bitrate, as `inference` does it."""
     config = experiment.model
-    codec: Any = build(config, policy_of(experiment))
+    codec: Any = build(config, policy_of(experiment, mesh))
     rows, same = parallel.batch_sharding(mesh), parallel.replicated(mesh)
     waveform, num_codes = _waveform(experiment, mesh, count), _num_codes(experiment)
     shapes = jax.eval_shape(codec.init, jax.random.key(0), waveform)
@@ -165,7 +165,7 @@ def _features(
     experiment: Experiment, mesh: Mesh, count: int, part: str, stage: int | None
 ):
     """A module on features of the size that it gets in training."""
-    config, policy = experiment.model, policy_of(experiment)
+    config, policy = experiment.model, policy_of(experiment, mesh)
     frames = _num_codes(experiment) * config.frames_per_code
     swin = config.backbone == "swin"
     module: Any

@@ -1,7 +1,7 @@
 """A codec as a library: waveforms to coded audio and back."""
 
-import functools
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,9 +18,10 @@ from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_cod
 from jaxcodec.inference.coded import Coded
 from jaxcodec.inference.resample import resample_blocks
 from jaxcodec.inference.samples import MAX_CHANNELS, checked
+from jaxcodec.inference.traced import Traced
 from jaxcodec.models.named import build
 from jaxcodec.models.pyramid import PyramidConfig
-from jaxcodec.modules.policy import Policy
+from jaxcodec.modules.policy import Policy, suited
 
 __all__ = ["Codec", "batches"]
 
@@ -40,7 +41,8 @@ class Codec:
         fingerprint: 8 bytes that identify weights and tables.
         chunk_codes: code frames that a chunk is for; shorter chunks cost more halo.
         batch_size: chunks that are computed together; 1 suits a CPU.
-        policy: how the model is executed.
+        policy: how the model is executed; what suits the device if None.
+        traces: folder that keeps traced programs, for a quicker start; None: nowhere.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Codec:
         chunk_codes: int = CHUNK_CODES,
         batch_size: int = 1,
         policy: Policy | None = None,
+        traces: Path | None = None,
     ):
         self.name = name
         self.config = config
@@ -62,10 +65,28 @@ class Codec:
         self.batch_size = batch_size
         self.encoder_chunking = Chunking.encoder(config, chunk_codes)
         self.decoder_chunking = Chunking.decoder(config, chunk_codes)
-        self._model = build(config, policy)
+        self._model = build(config, policy or suited(jax.default_backend()))
         self._variables = jax.device_put(variables)  # one transfer, not one per array
-        self._encode = jax.jit(functools.partial(self._model.apply, method="encode"))
-        self._decode = jax.jit(functools.partial(self._model.apply, method="decode"))
+        self._encode, self._decode = self._programs(traces)
+
+    def _programs(self, traces: Path | None) -> tuple[Traced, Traced]:
+        model: Any = self._model
+
+        def encode(variables: Any, waveform: Array, present: Array) -> Array:
+            return model.apply(
+                variables, waveform, codes_present=present, method="encode"
+            )
+
+        def decode(
+            variables: Any, codes: Array, num_streams: Array, present: Array
+        ) -> Array:
+            return model.apply(variables, codes, num_streams, present, method="decode")
+
+        what = f"{self.config} {model.policy}"
+        return (
+            Traced(encode, f"encode {what}", traces),
+            Traced(decode, f"decode {what}", traces),
+        )
 
     def __repr__(self) -> str:
         rates = ", ".join(f"{rate:g}" for rate in self.config.bitrates)
@@ -308,7 +329,7 @@ class Codec:
 
     def encode_rows(self, waveform: Any, present: Any) -> Array:
         """Runs the encoder's program on chunks, see `chunked.cut_audio`."""
-        return self._encode(self._variables, waveform, codes_present=present)
+        return self._encode(self._variables, waveform, present)
 
     def decode_rows(self, codes: Any, num_streams: Any, present: Any) -> Array:
         """Runs the decoder's program on chunks, see `chunked.cut_codes`."""

@@ -75,7 +75,7 @@ class Programs:
             objective = dataclasses.replace(experiment.objective, dft="matmul")
             experiment = dataclasses.replace(experiment, objective=objective)
         self.experiment, self.mesh = experiment, mesh
-        self.codec = build(experiment.model, policy_of(experiment))
+        self.codec = build(experiment.model, policy_of(experiment, mesh))
         same = parallel.replicated(mesh)
         tx = make_tx(
             experiment,

@@ -1,5 +1,6 @@
 """One training step: pure, the same program in every phase."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from jaxcodec.arrays import Array, Bool, Float, Int, Key, PyTree
 from jaxcodec.experiment import Experiment
@@ -17,7 +19,7 @@ from jaxcodec.losses.reconstruction import (
     power_law_loss,
 )
 from jaxcodec.models.codec import CodecConfig, CodecOutput
-from jaxcodec.modules.policy import Policy
+from jaxcodec.modules.policy import Policy, suited
 from jaxcodec.optim.averaging import average_parameters, averaged
 from jaxcodec.optim.flat import Layout, flat
 from jaxcodec.optim.guard import skip_non_finite
@@ -52,13 +54,18 @@ class TrainState(flax.struct.PyTreeNode):
     key: PyTree  # a PRNG key
 
 
-def policy_of(experiment: Experiment) -> Policy:
-    """How the experiment executes its model."""
-    return Policy(
+def policy_of(experiment: Experiment, mesh: Mesh) -> Policy:
+    """How the experiment executes its model on the devices of a mesh."""
+    if experiment.layout == "auto":
+        platform = mesh.devices.flat[0].platform
+        policy = suited(platform, training=True, num_devices=mesh.size)
+    else:
+        policy = Policy(layout=experiment.layout)
+    return dataclasses.replace(
+        policy,
         compute_dtype=experiment.precision,
-        layout=experiment.layout,
-        window_tile=experiment.window_tile,
-        remat=experiment.remat,
+        window_tile=experiment.window_tile or policy.window_tile,
+        remat=experiment.remat or policy.remat,
     )
 
 

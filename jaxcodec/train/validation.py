@@ -81,12 +81,13 @@ def make_validation(
         mesh: where states live; every process validates all clips.
     """
     config = experiment.model
-    codec: nn.Module = build(config, policy_of(experiment))
+    mesh = mesh or parallel.data_mesh()
+    codec: nn.Module = build(config, policy_of(experiment, mesh))
     chosen = streams or range(1, config.max_streams + 1)
 
     whole = jax.jit(
         lambda state: (average_of(state), state.batch_stats),
-        out_shardings=parallel.replicated(mesh or parallel.data_mesh()),
+        out_shardings=parallel.replicated(mesh),
     )
 
     @jax.jit

@@ -1,6 +1,6 @@
 import pytest
 
-from jaxcodec.modules.policy import Policy
+from jaxcodec.modules.policy import Policy, suited
 
 
 def test_errors():
@@ -16,3 +16,12 @@ def test_policies_can_be_static():
     """Equal policies are one entry in the cache of compiled programs."""
     assert hash(Policy(window_tile=3)) == hash(Policy(window_tile=3))
     assert Policy(window_tile=3) != Policy()
+
+
+def test_what_suits_a_device():
+    assert suited("cpu").layout == "tiles"
+    assert suited("cpu", training=True).layout == "channels"
+    assert suited("cpu", training=True).remat
+    assert suited("cpu", training=True, num_devices=8) == Policy()
+    assert suited("tpu") == suited("tpu", training=True) == Policy(layout="lanes")
+    assert suited("gpu") == Policy()
