@@ -233,7 +233,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     timed.add_argument("--streams", type=int, help="all if not given")
     timed.add_argument(
-        "--layout", nargs="+", default=[None], help="of `Policy`; channels:64 is tiled"
+        "--layout",
+        nargs="+",
+        default=[None],
+        help="of `Policy`; channels:64 is tiled; what suits the device if not given",
     )
     timed.add_argument("--remat", action="store_true", help="in training")
     timed.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")

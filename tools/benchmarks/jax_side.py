@@ -17,7 +17,7 @@ import numpy as np
 from jaxcodec import parallel
 from jaxcodec.experiment import Experiment, Objective, Schedule
 from jaxcodec.models.named import build, config_from_dict
-from jaxcodec.modules.policy import Policy
+from jaxcodec.modules.policy import Policy, suited
 from jaxcodec.train.step import init_state, make_optimizer, make_train_step
 from tools.benchmarks.make import read_variables
 from tools.benchmarks.order import (
@@ -93,13 +93,18 @@ PLAIN: dict[str, Any] = {"layout": "channels", "window_tile": None, "remat": Fal
 def policy_of(order: Order) -> Policy:
     """How the model is executed: `tiles`, or `channels:64` for windows in tiles of 64.
 
+    What suits the device, as in the library, if the order does not say.
+
     Raises:
         ValueError: there is no such layout.
     """
     dtype = "bfloat16" if order.precision == "bfloat16" else "float32"
-    policy = Policy(compute_dtype=dtype, remat=order.remat)
     if order.layout is None:
-        return policy
+        suits = suited(jax.default_backend(), order.work == "train", jax.device_count())
+        return dataclasses.replace(
+            suits, compute_dtype=dtype, remat=order.remat or suits.remat
+        )
+    policy = Policy(compute_dtype=dtype, remat=order.remat)
     layout, _, tile = order.layout.partition(":")
     if tile and not tile.isdigit():
         raise ValueError(

@@ -39,7 +39,7 @@ class Order:
     precision: str = "float32"
     streams: int | None = None  # all if None
     threads: int | None = None  # all cores if None
-    layout: str | None = None  # see `jax_side.policy_of`; that of `Policy()` if None
+    layout: str | None = None  # see `jax_side.policy_of`; what suits if None
     remat: bool = False
     device: str = "auto"  # or "cpu", "gpu"
 
