@@ -6,7 +6,8 @@
         [--grid [FILE.svg]] [--json FILE]
     python -m tools.bench startup [--peer torch]     # fresh processes
     python -m tools.bench memory [--minutes 1 60]    # of the command line
-    python -m tools.bench h200 --json FILE [--dry]   # one GPU, below ten minutes
+    python -m tools.bench h200 --json FILE           # one GPU, below ten minutes
+    python -m tools.bench h200 --dry --model esc_tiny  # its code on a CPU
     python -m tools.bench table [--check]            # the README's blocks
 
 Every size of every kind of work is measured by itself: each system gets a process that
@@ -46,7 +47,7 @@ from tools.benchmarks.alternate import Failed
 from tools.benchmarks.machine import describe
 from tools.benchmarks.make import ROOT, model_folder
 from tools.benchmarks.order import PEERS, PRECISIONS, WORKS, Order
-from tools.benchmarks.speed import Settings, compare
+from tools.benchmarks.speed import Settings, compare, failed_row
 
 RESULTS = ROOT / "experiments" / "results"
 GRID = ((1, 2, 4, 8), (1.0, 3.0, 10.0))  # clips, seconds
@@ -64,6 +65,8 @@ class Document:
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Takes rows, prints them, and saves everything so far."""
+        if not rows:
+            return
         self.rows += rows
         print(tables.table(rows), end="\n\n", flush=True)
         if self.path:
@@ -133,8 +136,8 @@ def speed(args: argparse.Namespace, works: list[str], document: Document) -> Non
         for work in works:
             for orders in orders_of(args, work, folder):
                 if args.deadline and time.monotonic() > args.deadline:
-                    left = f"{work} of {orders[0].batch} x {orders[0].seconds:g} s"
-                    print(f"left out, the time is up: {left}", file=sys.stderr)
+                    why, model = "left out: the time was up", Path(args.model).name
+                    document.add([failed_row(order, model, why) for order in orders])
                     continue
                 document.add(compare(orders, Path(args.model).name, settings))
 
@@ -158,7 +161,6 @@ def h200(args: argparse.Namespace, document: Document) -> None:
         ("decode", {"batch": [16], "precision": ["tf32"], "peer": list(PEERS[2:])}),
     ]
     args.device, args.together = ("cpu", False) if args.dry else ("gpu", True)
-    args.model = args.model or ("esc_tiny" if args.dry else "base")
     for work, changes in plan:
         own = {"peer": [], "seconds": [USUAL[work][1]], **changes}
         if args.dry:
@@ -217,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--model", default="esc_tiny", help="name or folder")
+    common.add_argument("--model", help="name or folder; esc_tiny, for h200 base")
     common.add_argument("--rounds", type=int, default=7, help="turns of each system")
     common.add_argument("--peer", type=_peers, default=[], metavar="NAME,...")
     common.add_argument("--threads", type=int, nargs="+", default=[None])
@@ -248,7 +250,6 @@ def _parser() -> argparse.ArgumentParser:
     memory = commands.add_parser("memory", parents=[common])
     memory.add_argument("--minutes", type=float, nargs="+", default=[1, 60])
     gpu = commands.add_parser("h200", parents=[common, timed])
-    gpu.set_defaults(model=None)
     gpu.add_argument("--limit", type=float, default=520, help="seconds in all")
     gpu.add_argument("--dry", action="store_true", help="tiny, on the CPU")
     readme = commands.add_parser("table")
@@ -257,8 +258,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """The command line's."""
+    return _parser().parse_args(given)
+
+
 def measure(args: argparse.Namespace) -> Document:
     """Runs a command other than `table`."""
+    args.model = args.model or ("base" if args.command == "h200" else "esc_tiny")
     document = Document(args.json, args.note, getattr(args, "grid", None) is not None)
     if args.command in WORKS or args.command == "all":
         works = list(WORKS) if args.command == "all" else [args.command]
@@ -296,7 +303,7 @@ def _finish(args: argparse.Namespace, document: Document) -> None:
 
 
 def main() -> int:
-    args = _parser().parse_args()
+    args = arguments()
     try:
         if args.command == "table":
             return rewrite_readme(args.readme, args.check)

@@ -54,7 +54,8 @@ def prepare(order: Order) -> Prepared:
     make = _training if order.work == "train" else _inference
     job = make(order, policy, mesh)
     begun = time.perf_counter()
-    compiled = job.function.lower(*job.arguments).compile()
+    lowered = job.function.lower(*job.arguments)
+    compiled = lowered.compile()
     spent = time.perf_counter() - begun
     run, output = _calls(order, compiled, job)
     memory = compiled.memory_analysis()
@@ -71,8 +72,12 @@ def prepare(order: Order) -> Prepared:
         return (device.memory_stats() or {}).get("peak_bytes_in_use")
 
     def count() -> dict[str, Any]:
-        plain = make(order, dataclasses.replace(policy, **PLAIN), mesh)
-        return {**_operations(plain), **_bytes(compiled)}
+        plain = dataclasses.replace(policy, **PLAIN)
+        program = lowered
+        if plain != policy:
+            usual = make(order, plain, mesh)
+            program = usual.function.lower(*usual.arguments)
+        return {"flops": _analysis(program).get("flops"), **_bytes(compiled)}
 
     def peak_rate() -> float | None:
         return matmul_rate(order.precision) if platform == "cpu" else None
@@ -80,7 +85,8 @@ def prepare(order: Order) -> Prepared:
     return Prepared(run, output, about, device_peak, count, peak_rate)
 
 
-# the policy whose program has no loops: XLA counts the body of a loop only once
+# operations are counted in the usual layout: what the work needs, however it is done,
+# and a program without loops, whose bodies XLA counts only once
 PLAIN: dict[str, Any] = {"layout": "channels", "window_tile": None, "remat": False}
 
 
@@ -191,11 +197,6 @@ def _analysis(program: Any) -> dict[str, float]:
     found = program.cost_analysis()
     found = found[0] if isinstance(found, list) else found
     return found or {}
-
-
-def _operations(job: Job) -> dict[str, Any]:
-    """Of the model in its usual layout: what the work needs, however it is done."""
-    return {"flops": _analysis(job.function.lower(*job.arguments)).get("flops")}
 
 
 def _bytes(compiled: Any) -> dict[str, Any]:

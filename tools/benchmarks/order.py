@@ -67,6 +67,11 @@ class Order:
         parts = [self.system, self.layout, self.precision, "remat" * self.remat]
         return ", ".join(part for part in parts if part)
 
+    @property
+    def has_our_weights(self) -> bool:
+        """Whether the system is our model, here or in PyTorch."""
+        return self.system in ("jaxcodec", "torch", "torch-compile")
+
     def config(self) -> dict[str, Any]:
         """The model's settings."""
         return json.loads((Path(self.folder) / "config.json").read_text())["model"]

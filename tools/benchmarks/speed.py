@@ -15,7 +15,7 @@ from tools.benchmarks.alternate import Failed, Worker, output_of, play
 from tools.benchmarks.machine import device_of
 from tools.benchmarks.order import Order
 
-__all__ = ["Settings", "compare"]
+__all__ = ["Settings", "compare", "failed_row"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ def compare(
         return _measured(orders, workers, failed, model, settings)
     except Failed as failure:  # in its turn, so that the others' have no meaning
         why = {order: failed.get(order, f"in turns: {failure}") for order in orders}
-        return [_failed_row(order, model, why[order]) for order in orders]
+        return [failed_row(order, model, why[order]) for order in orders]
     finally:
         for worker in workers.values():
             worker.close()
@@ -87,7 +87,7 @@ def _measured(
     rows = []
     for order in orders:
         if order in failed:
-            rows.append(_failed_row(order, model, failed[order]))
+            rows.append(failed_row(order, model, failed[order]))
             continue
         worker = workers[order]
         ours = order.system == "jaxcodec"
@@ -129,7 +129,7 @@ def _agreements(
         paths = {
             order: output_of(workers[order], Path(folder), str(number))
             for number, order in enumerate(playing)
-            if order.system in ("jaxcodec", "torch", "torch-compile")
+            if order.has_our_weights
         }
         for order, path in paths.items():
             reference = reference_of(order, playing)
@@ -140,7 +140,8 @@ def _agreements(
     return found
 
 
-def _failed_row(order: Order, model: str, why: str) -> dict[str, Any]:
+def failed_row(order: Order, model: str, why: str) -> dict[str, Any]:
+    """What stands in for the figures of a system that has none."""
     named = ("system", "layout", "work", "batch", "seconds", "precision", "threads")
     about = {name: getattr(order, name) for name in named}
     return {**about, "model": model, "failed": why}

@@ -184,7 +184,7 @@ def render(
     Args:
         document: as `tools.bench` writes it.
         works: only these; all if None.
-        brief: see `table`.
+        brief: see `table`; what failed is told below it.
 
     Raises:
         ValueError: there is no such work in it.
@@ -196,7 +196,8 @@ def render(
             f"the results have no {', '.join(sorted(missing))}: they have "
             f"{', '.join(there)}."
         )
-    rows = [row for row in document["rows"] if row["work"] in chosen]
+    every = [row for row in document["rows"] if row["work"] in chosen]
+    rows = [row for row in every if not (brief and "failed" in row)]
     timed = [row for row in rows if row["work"] not in ("startup", "memory")]
     parts = []
     for own in (timed, [row for row in rows if row not in timed]):
@@ -204,7 +205,15 @@ def render(
             parts.append(table(own, brief))
     if document.get("grid"):
         parts.append(grid(timed))
-    return "\n\n".join([*parts, about({**document, "rows": rows})])
+    parts.append(about({**document, "rows": rows}))
+    if missing := [row for row in every if row not in rows]:
+        parts[-1] += f" Not measured: {'; '.join(map(_missing, missing))}."
+    return "\n\n".join(parts)
+
+
+def _missing(row: Row) -> str:
+    parts = (row["work"], _size(row), _system(row), row.get("precision"))
+    return f"{', '.join(part for part in parts if part)} ({row['failed']})"
 
 
 def blocks_of(text: str) -> list[str]:
