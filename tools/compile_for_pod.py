@@ -82,6 +82,7 @@ def _compile_one(
     args: argparse.Namespace, experiment: Any, part: str, topology: str, batch: int
 ) -> dict[str, Any]:
     from jaxcodec import parallel
+    from jaxcodec.train.step import policy_of
     from tools.pod_parts import lower_part
 
     mesh = parallel.data_mesh(devices_of(topology))
@@ -89,13 +90,14 @@ def _compile_one(
     tools = versions()
     key = key_of(lowered.as_text(), topology, tools)
     key += "-plan" if args.plan else ""
-    what = f"{experiment.name} {part}, {experiment.layout}, {topology}"
+    layout = policy_of(experiment, mesh).layout
+    what = f"{experiment.name} {part}, {layout}, {topology}"
     say(f"{what}, {batch} per chip: {key}")
     asked = {
         "experiment": experiment.name,
         "changes": args.changes,
         "part": part,
-        "layout": experiment.layout,
+        "layout": layout,
         "direction": args.direction,
         "topology": topology,
         "chips": mesh.devices.size,

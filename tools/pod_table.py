@@ -88,6 +88,11 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
             if audio:
                 per_second = row[name] / 1e6 / audio
                 cells[f"{words}, MB per audio-s"] = f"{per_second:,.1f}"
+    if chip and audio and "moved_in_memory" in row:
+        seconds = row["moved_in_memory"] / chip.bandwidth
+        cells["that at full bandwidth, us per audio-s"] = (
+            f"{1e6 * seconds / audio:,.1f}"
+        )
     if "cycles" in row:
         cells |= _times(row, chip, audio)
     relayouts = row.get("relayouts")  # results of older versions have no count
