@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -98,7 +99,9 @@ class Scorer:
     def _start(self, tag: Any, target: np.ndarray, estimate: np.ndarray) -> None:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")  # JAX's threads do not fork
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=context)
+            self._pool = ProcessPoolExecutor(
+                self._workers, mp_context=context, initializer=_leave_interrupts
+            )
         try:
             future = self._pool.submit(score, target, estimate, self._names)
         except BrokenProcessPool:
@@ -123,13 +126,20 @@ class Scorer:
         waiting, self._waiting = self._waiting, {}
         context = multiprocessing.get_context("spawn")
         for tag, target, estimate in waiting.values():
-            with ProcessPoolExecutor(1, mp_context=context) as pool:
+            with ProcessPoolExecutor(
+                1, mp_context=context, initializer=_leave_interrupts
+            ) as pool:
                 try:
                     found = pool.submit(score, target, estimate, self._names).result()
                 except BrokenProcessPool:
                     why = "the process that measured this clip died."
                     found = Score(0, {}, dict.fromkeys(self._names, why))
             self._done.append((tag, found))
+
+
+def _leave_interrupts() -> None:
+    """Lets Ctrl-C, which terminals send to all processes, be the program's matter."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

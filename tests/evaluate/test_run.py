@@ -234,6 +234,9 @@ def test_an_interrupted_run_leaves_no_process():
     with pytest.raises(KeyboardInterrupt), Scorer(NAMES, workers=2) as scorer:
         scorer.submit("a", voice(), voice())
         processes = list(scorer._pool._processes.values())
+        # a terminal sends it to all processes, and each would say so at length
+        found = scorer._pool.submit(signal.getsignal, signal.SIGINT).result()
+        assert found == signal.SIG_IGN
         raise KeyboardInterrupt
     assert processes
     for process in processes:
