@@ -8,6 +8,7 @@ from jaxcodec.bitstream import ContainerError, ProbabilityTables
 from jaxcodec.inference.codec import Codec
 from jaxcodec.metrics.codes import code_counts
 from jaxcodec.models.named import build
+from jaxcodec.modules.policy import Policy, suited
 from tests.micro import MICRO, variables
 
 RATE = MICRO.sample_rate
@@ -93,6 +94,12 @@ def test_chunked_equals_the_model_on_the_whole_signal(codec, weights, speech):
     np.testing.assert_array_equal(coded.codes, codes)
     audio = jax.jit(lambda v, c: model.apply(v, c, method="decode"))(weights, codes)
     np.testing.assert_allclose(codec.decode(coded), audio[0], atol=2e-5)
+
+
+def test_a_codec_runs_as_suits_its_device_or_as_it_is_told(codec, weights):
+    assert codec._model.policy == suited("cpu") != Policy()
+    told = Codec("micro", MICRO, weights, None, MARK, policy=Policy(window_tile=2))
+    assert told._model.policy == Policy(window_tile=2)
 
 
 def test_channels_are_coded_independently(codec, speech):
