@@ -11,7 +11,7 @@ import soundfile
 
 from jaxcodec.baselines import installed
 from jaxcodec.baselines.system import Setting
-from jaxcodec.evaluate import Options, evaluate
+from jaxcodec.evaluate import Options, evaluate, tasks
 from jaxcodec.evaluate.score import Scorer, _Job, score
 from jaxcodec.evaluate.store import Store
 from tests.toys import Broken, Noisy, voice, write_corpus
@@ -75,6 +75,16 @@ def test_nothing_is_computed_twice(corpus, tmp_path):
     other = Noisy()
     other.version = "2"  # new weights
     assert run(corpus, tmp_path, other).num_rows == 9
+
+
+def test_groups_of_clips_do_not_mix(corpus, tmp_path, monkeypatch):
+    run(corpus, tmp_path / "together", Noisy())
+    monkeypatch.setattr(tasks, "GROUP", 1)
+    alone = Noisy()
+    run(corpus, tmp_path / "alone", alone)
+    assert len(alone.calls) == 9
+    found = [Store(tmp_path / name).rows for name in ("together", "alone")]
+    assert found[0] == found[1]
 
 
 def test_clips_are_known_by_their_content(corpus, tmp_path):
