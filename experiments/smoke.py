@@ -5,7 +5,7 @@ No row of any table; its codec is too small to be of use.
 """
 
 from jaxcodec.experiment import Experiment, Objective, Schedule
-from jaxcodec.models.esc import ESCConfig
+from jaxcodec.models.configs import ESCConfig
 
 
 def experiment() -> Experiment:

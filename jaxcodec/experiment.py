@@ -7,9 +7,8 @@ import typing
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from jaxcodec.models.configs import ESCConfig, RVQCodecConfig
 from jaxcodec.models.discriminators import DiscriminatorConfig
-from jaxcodec.models.esc import ESCConfig
-from jaxcodec.models.rvq_codec import RVQCodecConfig
 
 __all__ = [
     "Adversarial",

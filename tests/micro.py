@@ -5,10 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from jaxcodec.models.configs import ESCConfig, RVQCodecConfig
 from jaxcodec.models.discriminators import DiscriminatorConfig
-from jaxcodec.models.esc import ESCConfig
 from jaxcodec.models.named import build
-from jaxcodec.models.rvq_codec import RVQCodecConfig
 
 MICRO = ESCConfig(
     sample_rate=2_000,  # 50 code frames per second, as the real ones

@@ -12,8 +12,8 @@ from jaxtyping import Num
 
 from jaxcodec.arrays import Array, Float
 from jaxcodec.export.portable import Portable
+from jaxcodec.models.configs import PyramidConfig
 from jaxcodec.models.named import build
-from jaxcodec.models.pyramid import PyramidConfig
 from jaxcodec.quantizers.codebook import lookup, nearest, unit
 from jaxcodec.quantizers.product import GroupProjection
 

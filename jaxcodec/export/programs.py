@@ -10,8 +10,8 @@ from flax.traverse_util import unflatten_dict
 from jaxcodec.arrays import Array, Float, Int
 from jaxcodec.export.precision import restore
 from jaxcodec.inference.chunked import Chunking
+from jaxcodec.models.configs import PyramidConfig
 from jaxcodec.models.named import build
-from jaxcodec.models.pyramid import PyramidConfig
 
 __all__ = ["Tensor", "decoder", "decoder_inputs", "encoder", "encoder_inputs"]
 

@@ -12,7 +12,7 @@ from jax import export
 
 from jaxcodec.arrays import Float, Int, Shaped
 from jaxcodec.export.programs import decoder, encoder
-from jaxcodec.models.pyramid import PyramidConfig
+from jaxcodec.models.configs import PyramidConfig
 
 __all__ = ["PLATFORMS", "StableHLO", "export_decoder", "export_encoder"]
 

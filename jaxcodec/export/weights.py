@@ -4,18 +4,17 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 from jaxcodec.bitstream import ProbabilityTables
 from jaxcodec.export.precision import restore
-from jaxcodec.models.codec import CodecConfig
+from jaxcodec.models.configs import CodecConfig, PyramidConfig
 from jaxcodec.models.named import config_from_dict, config_to_dict
-from jaxcodec.models.pyramid import PyramidConfig
 
 __all__ = [
     "Release",
@@ -77,8 +76,8 @@ def flat_tensors(
 ) -> dict[str, np.ndarray]:
     """Everything that belongs to a release by name, weights as float32."""
     tensors = {
-        "/".join(path): np.ascontiguousarray(leaf, np.float32)
-        for path, leaf in flatten_dict(variables).items()
+        name: np.ascontiguousarray(leaf, np.float32)
+        for name, leaf in _flat(variables).items()
     }
     if tables is not None:
         for key, array in tables.to_arrays().items():
@@ -167,6 +166,28 @@ def load_release(folder: str | Path) -> Release:
     tables = None
     if frequencies is not None:
         tables = ProbabilityTables.from_arrays({"frequencies": frequencies})
-    variables = unflatten_dict({tuple(k.split("/")): v for k, v in tensors.items()})
+    variables = _nested(tensors)
     config = config_from_dict(about["model"])
     return Release(about["name"], config, variables, tables, mark)
+
+
+# not Flax's, which is slow to import and which loading needs for nothing else
+def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings under their joined names."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        inside = isinstance(value, Mapping)
+        leaves |= _flat(value, f"{path}{name}/") if inside else {path + name: value}
+    return leaves
+
+
+def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `_flat`."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *folders, name = path.split("/")
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[name] = leaf
+    return tree

@@ -19,8 +19,8 @@ from jaxcodec.inference.coded import Coded
 from jaxcodec.inference.resample import resample_blocks
 from jaxcodec.inference.samples import MAX_CHANNELS, checked
 from jaxcodec.inference.traced import Traced
+from jaxcodec.models.configs import PyramidConfig
 from jaxcodec.models.named import build
-from jaxcodec.models.pyramid import PyramidConfig
 from jaxcodec.modules.policy import Policy, suited
 
 __all__ = ["Codec", "batches"]
@@ -65,24 +65,27 @@ class Codec:
         self.batch_size = batch_size
         self.encoder_chunking = Chunking.encoder(config, chunk_codes)
         self.decoder_chunking = Chunking.decoder(config, chunk_codes)
-        self._model = build(config, policy or suited(jax.default_backend()))
+        self.policy = policy or suited(jax.default_backend())
         self._variables = jax.device_put(variables)  # one transfer, not one per array
         self._encode, self._decode = self._programs(traces)
 
     def _programs(self, traces: Path | None) -> tuple[Traced, Traced]:
-        model: Any = self._model
+        def model() -> Any:  # not needed where a traced program is kept
+            return build(self.config, self.policy)
 
         def encode(variables: Any, waveform: Array, present: Array) -> Array:
-            return model.apply(
+            return model().apply(
                 variables, waveform, codes_present=present, method="encode"
             )
 
         def decode(
             variables: Any, codes: Array, num_streams: Array, present: Array
         ) -> Array:
-            return model.apply(variables, codes, num_streams, present, method="decode")
+            return model().apply(
+                variables, codes, num_streams, present, method="decode"
+            )
 
-        what = f"{self.config} {model.policy}"
+        what = f"{self.config} {self.policy}"
         return (
             Traced(encode, f"encode {what}", traces),
             Traced(decode, f"decode {what}", traces),

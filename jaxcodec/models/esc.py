@@ -1,60 +1,20 @@
 """ESC: Swin pyramid with cross-scale residual vector quantization."""
 
-import dataclasses
-
 import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxcodec.arrays import Array, Bool, Float, Int
 from jaxcodec.dsp.stft import compress, expand
 from jaxcodec.models.codec import CodecOutput
-from jaxcodec.models.pyramid import (
-    PyramidConfig,
-    PyramidDecoder,
-    PyramidEncoder,
-    lanes_of,
-)
+from jaxcodec.models.configs import ESCConfig
+from jaxcodec.models.pyramid import PyramidDecoder, PyramidEncoder, lanes_of
 from jaxcodec.models.spectral import analyse, latent_frames, synthesise
 from jaxcodec.modules.lanes import Lanes, enter, leave
 from jaxcodec.modules.policy import Policy
 from jaxcodec.quantizers.product import ProductVQ
 from jaxcodec.quantizers.residual import stream_mask
 
-__all__ = ["ESC", "ESCConfig"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ESCConfig(PyramidConfig):
-    """Efficient Speech Codec (Gu & Diao 2024, arXiv:2404.19441).
-
-    Streams 0 and 1 quantize the coarsest scale, every later one the next finer scale;
-    the finest scale is never quantized.
-    """
-
-    codebook_dims: tuple[int, ...] = (8, 8, 8, 8, 8, 8)  # per stream
-
-    def __post_init__(self):
-        object.__setattr__(self, "codebook_dims", tuple(self.codebook_dims))
-        super().__post_init__()
-        if len(self.codebook_dims) != self.max_streams:
-            raise ValueError(
-                f"{len(self.codebook_dims)} codebook_dims for {self.max_streams} "
-                "streams: give one per stream."
-            )
-        if not 1 <= self.max_streams <= len(self.channels):
-            raise ValueError(
-                f"max_streams is {self.max_streams}, but {len(self.channels)} scales "
-                f"carry 1 to {len(self.channels)} streams."
-            )
-
-    def stream_scale(self, stream: int) -> int:
-        """Which scale a stream quantizes, 0 being the finest."""
-        return len(self.channels) - max(stream, 1)
-
-    @property
-    def feedback_stages(self) -> int:
-        """Decoder stages that the encoder runs to form its last stream."""
-        return max(self.max_streams - 2, 0)
+__all__ = ["ESC"]
 
 
 class ESC(nn.Module):

@@ -1,14 +1,17 @@
 """Named variants of the codecs, and how a config finds its module."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import flax.linen as nn
-
-from jaxcodec.models.codec import CodecConfig
-from jaxcodec.models.esc import ESC, ESCConfig
-from jaxcodec.models.pyramid import PyramidConfig
-from jaxcodec.models.rvq_codec import RVQCodec, RVQCodecConfig
+from jaxcodec.models.configs import (
+    CodecConfig,
+    ESCConfig,
+    PyramidConfig,
+    RVQCodecConfig,
+)
 from jaxcodec.modules.policy import Policy
+
+if TYPE_CHECKING:
+    import flax.linen as nn
 
 __all__ = [
     "NAMED",
@@ -17,10 +20,7 @@ __all__ = [
     "config_to_dict",
 ]
 
-KINDS: dict[str, tuple[type[PyramidConfig], Any]] = {
-    "esc": (ESCConfig, ESC),
-    "rvq": (RVQCodecConfig, RVQCodec),
-}
+KINDS: dict[str, type[PyramidConfig]] = {"esc": ESCConfig, "rvq": RVQCodecConfig}
 
 NAMED: dict[str, ESCConfig | RVQCodecConfig] = {
     # the published table's Base has 8-dimensional codewords in every stream
@@ -40,24 +40,28 @@ NAMED: dict[str, ESCConfig | RVQCodecConfig] = {
 }
 
 
-def build(config: CodecConfig, policy: Policy | None = None) -> nn.Module:
+def build(config: CodecConfig, policy: Policy | None = None) -> "nn.Module":
     """The module of a config.
 
     Raises:
         ValueError: no codec has this type of config.
     """
-    for config_type, module_type in KINDS.values():
-        if type(config) is config_type:
-            return module_type(config, policy or Policy())
-    raise ValueError(
-        f"no codec is built from {type(config).__name__}: expected one of "
-        f"{', '.join(c.__name__ for c, _ in KINDS.values())}."
-    )
+    # here, not above: who only reads configs need not wait for Flax
+    from jaxcodec.models.esc import ESC
+    from jaxcodec.models.rvq_codec import RVQCodec
+
+    modules: dict[type, Any] = {ESCConfig: ESC, RVQCodecConfig: RVQCodec}
+    if type(config) not in modules:
+        raise ValueError(
+            f"no codec is built from {type(config).__name__}: expected one of "
+            f"{', '.join(known.__name__ for known in modules)}."
+        )
+    return modules[type(config)](config, policy or Policy())
 
 
 def config_to_dict(config: CodecConfig) -> dict[str, Any]:
     """Plain JSON values, with the codec's kind."""
-    kind = next(k for k, (c, _) in KINDS.items() if type(config) is c)
+    kind = next(name for name, known in KINDS.items() if type(config) is known)
     return {"kind": kind, **config.to_dict()}
 
 
@@ -73,7 +77,7 @@ def config_from_dict(values: dict[str, Any]) -> PyramidConfig:
         raise ValueError(
             f"codec kind {kind!r} is unknown: expected one of {', '.join(KINDS)}."
         )
-    config_type = KINDS[kind][0]
+    config_type = KINDS[kind]
     unknown = set(values) - set(config_type.__dataclass_fields__)
     if unknown:
         raise ValueError(

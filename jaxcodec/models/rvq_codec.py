@@ -1,32 +1,19 @@
 """The ablation of ESC with plain residual VQ: all streams on the coarsest scale."""
 
-import dataclasses
-
 import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxcodec.arrays import Array, Bool, Float, Int
 from jaxcodec.dsp.stft import compress, expand
 from jaxcodec.models.codec import CodecOutput
-from jaxcodec.models.pyramid import (
-    PyramidConfig,
-    PyramidDecoder,
-    PyramidEncoder,
-    lanes_of,
-)
+from jaxcodec.models.configs import RVQCodecConfig
+from jaxcodec.models.pyramid import PyramidDecoder, PyramidEncoder, lanes_of
 from jaxcodec.models.spectral import analyse, latent_frames, synthesise
 from jaxcodec.modules.lanes import enter, leave
 from jaxcodec.modules.policy import Policy
 from jaxcodec.quantizers.residual import ResidualProductVQ, stream_mask
 
-__all__ = ["RVQCodec", "RVQCodecConfig"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RVQCodecConfig(PyramidConfig):
-    """Residual VQ at the bottom of the pyramid (arXiv:2404.19441, ablation)."""
-
-    codebook_dim: int = 8
+__all__ = ["RVQCodec"]
 
 
 class RVQCodec(nn.Module):

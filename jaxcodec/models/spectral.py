@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from jaxcodec.arrays import Array, Float
 from jaxcodec.dsp.stft import istft, stft
-from jaxcodec.models.pyramid import PyramidConfig
+from jaxcodec.models.configs import PyramidConfig
 
 __all__ = ["analyse", "latent_frames", "synthesise"]
 

@@ -14,7 +14,7 @@ from jaxcodec import parallel
 from jaxcodec.arrays import Array, Float, PyTree
 from jaxcodec.data.pipeline import Batch
 from jaxcodec.experiment import Experiment
-from jaxcodec.models.esc import ESCConfig
+from jaxcodec.models.configs import ESCConfig
 from jaxcodec.models.named import build
 from jaxcodec.optim.averaging import with_average
 from jaxcodec.optim.flat import Layout

@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcodec.arrays import Float
 from jaxcodec.dsp.stft import compress
-from jaxcodec.models.esc import ESCConfig
+from jaxcodec.models.configs import ESCConfig
 from jaxcodec.models.spectral import analyse
 
 __all__ = ["linear_start"]

@@ -18,7 +18,8 @@ from jaxcodec.losses.reconstruction import (
     mel_loss,
     power_law_loss,
 )
-from jaxcodec.models.codec import CodecConfig, CodecOutput
+from jaxcodec.models.codec import CodecOutput
+from jaxcodec.models.configs import CodecConfig
 from jaxcodec.modules.policy import Policy, suited
 from jaxcodec.optim.averaging import average_parameters, averaged
 from jaxcodec.optim.flat import Layout, flat

@@ -15,7 +15,7 @@ from jaxcodec.bitstream import ProbabilityTables
 from jaxcodec.export import bundle, check, targets
 from jaxcodec.export.portable import read_manifest
 from jaxcodec.export.weights import Release, load_release, save_release
-from jaxcodec.models.esc import ESCConfig
+from jaxcodec.models.configs import ESCConfig
 from jaxcodec.models.named import build
 from jaxcodec.quantizers.codebook import nearest
 from tests.micro import ABLATIONS, MICRO, variables

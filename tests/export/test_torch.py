@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from jaxcodec.export.torch import from_torch, to_torch
+from jaxcodec.models.configs import ESCConfig, RVQCodecConfig
 from jaxcodec.models.discriminators import DiscriminatorConfig, Discriminators
-from jaxcodec.models.esc import ESCConfig
 from jaxcodec.models.named import build
-from jaxcodec.models.rvq_codec import RVQCodecConfig
 
 SMALL = {
     "channels": (8, 10, 12),  # uneven groups

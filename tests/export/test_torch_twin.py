@@ -17,7 +17,7 @@ from jaxcodec.export import bundle
 from jaxcodec.export.torch import from_torch
 from jaxcodec.export.weights import flat_tensors, load_release, save_release
 from jaxcodec.inference.codec import Codec
-from jaxcodec.models.esc import ESCConfig
+from jaxcodec.models.configs import ESCConfig
 from jaxcodec.models.named import build, config_to_dict
 from tests.micro import MICRO, variables
 

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_codes
-from jaxcodec.models.esc import ESCConfig
+from jaxcodec.models.configs import ESCConfig, RVQCodecConfig
 from jaxcodec.models.named import build
-from jaxcodec.models.rvq_codec import RVQCodecConfig
 from tests.micro import MICRO, variables
 
 SHAPE = Chunking(before=22, core=8, after=22)

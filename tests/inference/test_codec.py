@@ -97,9 +97,9 @@ def test_chunked_equals_the_model_on_the_whole_signal(codec, weights, speech):
 
 
 def test_a_codec_runs_as_suits_its_device_or_as_it_is_told(codec, weights):
-    assert codec._model.policy == suited("cpu") != Policy()
+    assert codec.policy == suited("cpu") != Policy()
     told = Codec("micro", MICRO, weights, None, MARK, policy=Policy(window_tile=2))
-    assert told._model.policy == Policy(window_tile=2)
+    assert told.policy == Policy(window_tile=2)
 
 
 def test_channels_are_coded_independently(codec, speech):

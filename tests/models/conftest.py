@@ -12,10 +12,9 @@ import pytest
 
 from jaxcodec.export.torch import from_torch, to_torch
 from jaxcodec.losses.reconstruction import mel_loss, power_law_loss
-from jaxcodec.models.esc import ESCConfig
+from jaxcodec.models.configs import ESCConfig, PyramidConfig, RVQCodecConfig
 from jaxcodec.models.named import build
-from jaxcodec.models.pyramid import PyramidConfig, SameConv
-from jaxcodec.models.rvq_codec import RVQCodecConfig
+from jaxcodec.models.pyramid import SameConv
 from jaxcodec.modules.conv import ConvStage
 from jaxcodec.modules.patch import PatchEmbed
 from jaxcodec.modules.swin import SwinStage

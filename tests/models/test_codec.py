@@ -4,8 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcodec.models.codec import CodecConfig
-from jaxcodec.models.esc import ESCConfig
+from jaxcodec.models.configs import CodecConfig, ESCConfig
 
 
 @pytest.fixture(scope="module")

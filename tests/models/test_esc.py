@@ -4,7 +4,7 @@ import pytest
 
 from jaxcodec.export.torch import to_torch
 from jaxcodec.metrics.signal import mel_distance, si_sdr
-from jaxcodec.models.esc import ESCConfig
+from jaxcodec.models.configs import ESCConfig
 from jaxcodec.models.named import NAMED
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxcodec.export.torch import to_torch
-from jaxcodec.models.codec import CodecConfig
-from jaxcodec.models.esc import ESC, ESCConfig
+from jaxcodec.models.configs import CodecConfig, ESCConfig
+from jaxcodec.models.esc import ESC
 from jaxcodec.models.named import NAMED, build, config_from_dict, config_to_dict
 from jaxcodec.models.rvq_codec import RVQCodec
 from jaxcodec.modules.policy import Policy

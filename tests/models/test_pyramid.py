@@ -3,8 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcodec.models.esc import ESCConfig
-from jaxcodec.models.pyramid import PyramidConfig
+from jaxcodec.models.configs import ESCConfig, PyramidConfig
 from jaxcodec.modules.conv import ConvStage
 from jaxcodec.modules.swin import SwinStage
 

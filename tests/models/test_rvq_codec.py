@@ -1,4 +1,4 @@
-from jaxcodec.models.rvq_codec import RVQCodecConfig
+from jaxcodec.models.configs import RVQCodecConfig
 
 
 def test_no_feedback():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcodec.dsp.stft import istft
-from jaxcodec.models.pyramid import PyramidConfig
+from jaxcodec.models.configs import PyramidConfig
 from jaxcodec.models.spectral import analyse, latent_frames, synthesise
 
 CONFIG = PyramidConfig()

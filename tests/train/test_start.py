@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcodec.metrics.signal import si_sdr
-from jaxcodec.models.esc import ESCConfig
+from jaxcodec.models.configs import ESCConfig
 from jaxcodec.models.named import build
 from jaxcodec.train.start import linear_start
 from tests.micro import MICRO
