@@ -12,6 +12,7 @@ doubling the frequency axis then move whole rows.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -270,6 +271,8 @@ def project_and_norm(
     return lanes.each(run, grid)
 
 
+# jitted, so that blocks of one shape are traced and lowered once for all of them
+@functools.partial(jax.jit, static_argnames=("num_heads", "policy", "filled"))
 def _block_on_row(
     params: Mapping[str, Any],
     row: Float[Array, "c i j n"],
