@@ -20,7 +20,7 @@ from jaxcodec.evaluate.clips import (
 )
 from jaxcodec.evaluate.codebooks import codebook_usage
 from jaxcodec.evaluate.options import Options, Progress, Result
-from jaxcodec.evaluate.score import Scorer
+from jaxcodec.evaluate.score import Score, Scorer
 from jaxcodec.evaluate.store import Store
 from jaxcodec.evaluate.tasks import Task, failed_row, open_tasks, scored_row, trials
 from jaxcodec.metrics.catalogue import choose
@@ -58,7 +58,7 @@ def evaluate(
     kept = {clip.digest for clip in examples}
     tasks = open_tasks(chosen, clips, store, names, kept, options.retry_failed)
     _save_originals(store, examples)
-    _run(tasks, store, names, kept, options.workers, progress)
+    _run(tasks, store, kept, options.workers, progress)
     about = store.about()
     about["codebooks"] |= codebook_usage(store, chosen, clips)
     store.set_about(about)
@@ -141,14 +141,17 @@ def _check(systems: Sequence[System], clips: Sequence[Clip]) -> None:
 def _run(
     tasks: Sequence[Task],
     store: Store,
-    names: Sequence[str],
     kept: set[str],
     workers: int | None,
     progress: Progress | None,
 ) -> None:
     num_done = 0
 
-    def keep(task: Task, outcome: Outcome | None, made: dict[str, Any]) -> None:
+    def keep(task: Task, outcome: Outcome, score: Score) -> None:
+        before = store.rows.get(task.key)
+        add(task, outcome, scored_row(task, outcome, score, before))
+
+    def add(task: Task, outcome: Outcome | None, made: dict[str, Any]) -> None:
         nonlocal num_done
         if outcome is not None and task.clip.digest in kept:
             _save_example(store, task, outcome.waveform, made["delay"])
@@ -159,17 +162,17 @@ def _run(
 
     if progress and tasks:
         progress(0, len(tasks), tasks[0].system.name)
-    with Scorer(names, _num_workers(workers, len(tasks))) as scorer:
+    with Scorer(_num_workers(workers, len(tasks))) as scorer:
         for task, waveform, found in trials(tasks):
             if isinstance(found, Exception):
-                keep(task, None, failed_row(task, found))
+                add(task, None, failed_row(task, found))
                 continue
             _save_codes(store, task, found)
-            scorer.submit((task, found), waveform, found.waveform)
+            scorer.submit((task, found), waveform, found.waveform, task.names)
             for (done, outcome), score in scorer.finished():
-                keep(done, outcome, scored_row(done, outcome, score))
+                keep(done, outcome, score)
         for (done, outcome), score in scorer.finished(everything=True):
-            keep(done, outcome, scored_row(done, outcome, score))
+            keep(done, outcome, score)
 
 
 def _num_workers(workers: int | None, num_tasks: int) -> int:

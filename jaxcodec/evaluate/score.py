@@ -43,19 +43,24 @@ def score(target: np.ndarray, estimate: np.ndarray, names: Sequence[str]) -> Sco
     return Score(aligned.delay, scores, failures)
 
 
+class _Job(NamedTuple):
+    tag: Any
+    target: np.ndarray
+    estimate: np.ndarray
+    names: Sequence[str]
+
+
 class Scorer:
     """A pool of processes; a clip that kills its process fails, and no other does.
 
     Args:
-        names: of metrics.
         workers: processes; with 1 the clips are scored in this process.
     """
 
-    def __init__(self, names: Sequence[str], workers: int):
-        self._names = list(names)
+    def __init__(self, workers: int):
         self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
-        self._waiting: dict[Future[Score], tuple[Any, np.ndarray, np.ndarray]] = {}
+        self._waiting: dict[Future[Score], _Job] = {}
         self._done: list[tuple[Any, Score]] = []
         self._stack = contextlib.ExitStack()
 
@@ -72,14 +77,20 @@ class Scorer:
                 process.terminate()  # else the program would wait for its clip
         self._stack.close()
 
-    def submit(self, tag: Any, target: np.ndarray, estimate: np.ndarray) -> None:
-        """Hands a clip over; waits if too many are waiting already."""
+    def submit(
+        self,
+        tag: Any,
+        target: np.ndarray,
+        estimate: np.ndarray,
+        names: Sequence[str],
+    ) -> None:
+        """Hands a clip over, and which metrics; waits if too many are waiting."""
         if self._workers <= 1:
-            self._done.append((tag, score(target, estimate, self._names)))
+            self._done.append((tag, score(target, estimate, names)))
             return
         while len(self._waiting) >= 4 * self._workers:
             self._collect()
-        self._start(tag, target, estimate)
+        self._start(_Job(tag, target, estimate, names))
 
     def finished(self, everything: bool = False) -> Iterator[tuple[Any, Score]]:
         """Tags and scores of what is done.
@@ -96,19 +107,19 @@ class Scorer:
         done, self._done = self._done, []
         return done
 
-    def _start(self, tag: Any, target: np.ndarray, estimate: np.ndarray) -> None:
+    def _start(self, job: "_Job") -> None:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")  # JAX's threads do not fork
             self._pool = ProcessPoolExecutor(
                 self._workers, mp_context=context, initializer=_leave_interrupts
             )
         try:
-            future = self._pool.submit(score, target, estimate, self._names)
+            future = self._pool.submit(score, *job[1:])
         except BrokenProcessPool:
             self._recover()
-            self._start(tag, target, estimate)
+            self._start(job)
             return
-        self._waiting[future] = tag, target, estimate
+        self._waiting[future] = job
 
     def _collect(self) -> None:
         ready, _ = wait(self._waiting, return_when=FIRST_COMPLETED)
@@ -116,7 +127,7 @@ class Scorer:
             self._recover()
             return
         for future in ready:
-            self._done.append((self._waiting.pop(future)[0], future.result()))
+            self._done.append((self._waiting.pop(future).tag, future.result()))
 
     def _recover(self) -> None:
         """Scores what was waiting when a process died, each clip in its own process."""
@@ -125,16 +136,16 @@ class Scorer:
             self._pool = None
         waiting, self._waiting = self._waiting, {}
         context = multiprocessing.get_context("spawn")
-        for tag, target, estimate in waiting.values():
+        for job in waiting.values():
             with ProcessPoolExecutor(
                 1, mp_context=context, initializer=_leave_interrupts
             ) as pool:
                 try:
-                    found = pool.submit(score, target, estimate, self._names).result()
+                    found = pool.submit(score, *job[1:]).result()
                 except BrokenProcessPool:
                     why = "the process that measured this clip died."
-                    found = Score(0, {}, dict.fromkeys(self._names, why))
-            self._done.append((tag, found))
+                    found = Score(0, {}, dict.fromkeys(job.names, why))
+            self._done.append((job.tag, found))
 
 
 def _leave_interrupts() -> None:

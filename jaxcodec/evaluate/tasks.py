@@ -18,9 +18,12 @@ GROUP = 120 * RATE  # samples of clips that are in memory together
 
 @dataclasses.dataclass(frozen=True)
 class Task:
+    """One codec at one setting on one clip."""
+
     system: System
     clip: Clip
     setting: Setting
+    names: tuple[str, ...]  # of metrics that its row has not yet
 
     @property
     def key(self) -> str:
@@ -37,7 +40,7 @@ def open_tasks(
     kept: set[str],
     retry: bool,
 ) -> list[Task]:
-    """What no row tells yet, in the order of codecs.
+    """What no row tells yet, in the order of codecs; scores that are there are kept.
 
     Args:
         systems, clips: every codec at each of its settings, on every clip.
@@ -46,28 +49,24 @@ def open_tasks(
         kept: digests of clips whose decoded audio is wanted too.
         retry: failed rows count as missing.
     """
-    tasks = (
-        Task(system, clip, setting)
+    places = (
+        Task(system, clip, setting, tuple(names))
         for system in systems
         for clip in clips
         for setting in system.settings
     )
-    return [task for task in tasks if _is_open(task, store, names, kept, retry)]
-
-
-def _is_open(
-    task: Task, store: Store, names: Sequence[str], kept: set[str], retry: bool
-) -> bool:
-    """Whether a row is missing, or something in it."""
-    row = store.rows.get(task.key)
-    if row is None or (retry and row["failures"]):
-        return True
-    if "codec" in row["failures"]:
-        return False
-    if any(name not in row["scores"] | row["failures"] for name in names):
-        return True
-    where = store.example(task.clip.digest, task.system.name, task.setting.label)
-    return task.clip.digest in kept and not where.exists()
+    tasks = []
+    for task in places:
+        row = store.rows.get(task.key)
+        if row and "codec" in row["failures"] and not retry:
+            continue
+        known = row["scores"] | ({} if retry else row["failures"]) if row else {}
+        missing = tuple(name for name in names if name not in known)
+        where = store.example(task.clip.digest, task.system.name, task.setting.label)
+        is_unheard = task.clip.digest in kept and not where.exists()
+        if row is None or missing or is_unheard:
+            tasks.append(dataclasses.replace(task, names=missing))
+    return tasks
 
 
 def trials(
@@ -104,7 +103,18 @@ def _run_batch(
     assert not left, f"no outcome for {left}"
 
 
-def scored_row(task: Task, outcome: Outcome, score: Score) -> dict[str, Any]:
+def scored_row(
+    task: Task, outcome: Outcome, score: Score, before: dict[str, Any] | None
+) -> dict[str, Any]:
+    """A row with what was measured now, and what of it was known before."""
+    known = {
+        kind: {
+            name: value
+            for name, value in (before or {}).get(kind, {}).items()
+            if name not in (*task.names, "codec")
+        }
+        for kind in ("scores", "failures")
+    }
     num_samples = round(task.clip.seconds * RATE)
     return _base(task) | {
         "bytes": outcome.num_bytes,
@@ -113,8 +123,8 @@ def scored_row(task: Task, outcome: Outcome, score: Score) -> dict[str, Any]:
         "length_error": len(outcome.waveform) - num_samples,
         "encode_seconds": round(outcome.encode_seconds, 5),
         "decode_seconds": round(outcome.decode_seconds, 5),
-        "scores": score.scores,
-        "failures": score.failures,
+        "scores": known["scores"] | score.scores,
+        "failures": known["failures"] | score.failures,
     }
 
 

@@ -12,6 +12,7 @@ doubling the frequency axis then move whole rows.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -283,6 +284,8 @@ def _tokens(lanes: Lanes, row: Float[Array, "c i j n"]) -> Array:
     return row if lanes.merged else row.reshape(row.shape[0], -1)
 
 
+# jitted, so that blocks of one shape are traced and lowered once for all of them
+@functools.partial(jax.jit, static_argnames=("lanes", "num_heads", "policy", "filled"))
 def _block_on_row(
     params: Mapping[str, Any],
     row: Float[Array, "c i j n"],

@@ -147,6 +147,8 @@ def _tiled(run, windows, region, inside, policy: Policy):
     return done.reshape(num_tiles * tile, *done.shape[2:])[:num_windows]
 
 
+# jitted, so that blocks of one shape are traced and lowered once for all of them
+@functools.partial(jax.jit, static_argnames=("num_heads", "policy"))
 def _block_on_windows(
     params: Mapping[str, Any],
     windows: Float[Array, "n l c"],

@@ -10,8 +10,9 @@ import pytest
 import soundfile
 
 from jaxcodec.baselines import installed
-from jaxcodec.evaluate import Options, evaluate
-from jaxcodec.evaluate.score import Scorer, score
+from jaxcodec.baselines.system import Setting
+from jaxcodec.evaluate import Options, evaluate, tasks
+from jaxcodec.evaluate.score import Scorer, _Job, score
 from jaxcodec.evaluate.store import Store
 from tests.toys import Broken, Noisy, voice, write_corpus
 
@@ -76,6 +77,16 @@ def test_nothing_is_computed_twice(corpus, tmp_path):
     assert run(corpus, tmp_path, other).num_rows == 9
 
 
+def test_groups_of_clips_do_not_mix(corpus, tmp_path, monkeypatch):
+    run(corpus, tmp_path / "together", Noisy())
+    monkeypatch.setattr(tasks, "GROUP", 1)
+    alone = Noisy()
+    run(corpus, tmp_path / "alone", alone)
+    assert len(alone.calls) == 9
+    found = [Store(tmp_path / name).rows for name in ("together", "alone")]
+    assert found[0] == found[1]
+
+
 def test_clips_are_known_by_their_content(corpus, tmp_path):
     run(corpus, tmp_path / "out", Noisy(), examples=0)
     moved = tmp_path / "moved"
@@ -111,9 +122,16 @@ def test_a_killed_run_goes_on(corpus, tmp_path):
 
 def test_new_metrics_are_added_to_old_rows(corpus, tmp_path):
     run(corpus, tmp_path, Noisy(), metrics=("mel",))
-    assert run(corpus, tmp_path, Noisy(), metrics=("mel", "lsd")).num_new == 9
-    for row in Store(tmp_path).rows.values():
-        assert set(row["scores"]) == {"mel", "lsd"}
+    before = dict(Store(tmp_path).rows)
+    copy = Noisy()  # under the same name and version
+    copy._code = lambda clip, setting: Noisy(ratios=("inf",))._code(
+        clip, Setting("", 1000.0, (("ratio", "inf"),))
+    )
+    assert run(corpus, tmp_path, copy, metrics=("mel", "lsd")).num_new == 9
+    for key, row in Store(tmp_path).rows.items():
+        assert row["scores"] == {"lsd": 0.0} | before[key]["scores"]
+        assert row["scores"]["mel"] > 0  # which was not measured anew
+    assert run(corpus, tmp_path, Noisy(), metrics=("lsd",)).num_new == 0
 
 
 def test_silence_and_one_sample_fail_and_are_counted(tmp_path):
@@ -218,21 +236,28 @@ def test_wrong_options(corpus, tmp_path, options, systems, message):
         run(corpus, tmp_path, *systems, **options)
 
 
+def test_what_is_shorter_than_a_delay_tells_none():
+    late = np.pad(voice(), (7, 0))
+    for length, delay in ((100, 0), (8000, 7)):
+        found = score(voice()[:length], late[:length], ("si_sdr",))
+        assert found.delay == delay
+
+
 def test_processes_score_as_one_does_and_one_may_die():
     target, estimate = voice(), (0.5 * voice() + 0.01).astype(np.float32)
     expected = score(target, estimate, NAMES)
-    with Scorer(NAMES, workers=2) as scorer:
-        scorer.submit("a", target, estimate)
+    with Scorer(workers=2) as scorer:
+        scorer.submit("a", target, estimate, NAMES)
         dead = Future()
         dead.set_exception(BrokenProcessPool("a process died"))
-        scorer._waiting[dead] = "b", target, estimate
+        scorer._waiting[dead] = _Job("b", target, estimate, NAMES)
         found = dict(scorer.finished(everything=True))
     assert found == {"a": expected, "b": expected}
 
 
 def test_an_interrupted_run_leaves_no_process():
-    with pytest.raises(KeyboardInterrupt), Scorer(NAMES, workers=2) as scorer:
-        scorer.submit("a", voice(), voice())
+    with pytest.raises(KeyboardInterrupt), Scorer(workers=2) as scorer:
+        scorer.submit("a", voice(), voice(), NAMES)
         processes = list(scorer._pool._processes.values())
         # a terminal sends it to all processes, and each would say so at length
         found = scorer._pool.submit(signal.getsignal, signal.SIGINT).result()

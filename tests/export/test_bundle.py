@@ -320,3 +320,12 @@ def test_an_earlier_export_is_replaced_when_asked(micro, tmp_path):
     kernel = "params/encoder/pre/block_0/qkv_kernel"
     assert load_file(folder / "weights.safetensors")[kernel].dtype == np.float16
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_earlier_export_outlives_a_failed_rename(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/manifest.json").write_text("{}")
+    with pytest.raises(FileNotFoundError):
+        bundle._put(tmp_path / "vanished", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out/manifest.json").read_text() == "{}"

@@ -1,6 +1,9 @@
 """The PyTorch twin against recordings of the published code, and against ours."""
 
+import ast
 import dataclasses
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +13,10 @@ import soundfile
 
 import jaxcodec
 from jaxcodec import pretrained
+from jaxcodec.export import bundle
 from jaxcodec.export.torch import from_torch
-from jaxcodec.export.weights import save_release
+from jaxcodec.export.weights import flat_tensors, load_release, save_release
+from jaxcodec.inference.codec import Codec
 from jaxcodec.models.esc import ESCConfig
 from jaxcodec.models.named import build, config_to_dict
 from tests.micro import MICRO, variables
@@ -58,6 +63,10 @@ def test_recordings(tmp_path, load_reference, draw_weights, close, same_codes):
     same_codes(made.codes, recorded["short/codes_s6"], margin)
     for stream, latents in enumerate(made.latents):
         close(latents, recorded[f"short/vq_in_s{stream}"])
+    with torch.no_grad():
+        made = twin(waveform, 6, bypass=True)
+    close(made.waveform, recorded["short/freeze/recon_audio"], of="bypass")
+    assert made.codebook_loss.abs().max() == made.commitment_loss.abs().max() == 0
 
 
 def test_gradients(tmp_path, close):
@@ -111,6 +120,47 @@ def test_real_speech(close):
             close(decoded[0], codec.decode(prefix))
 
 
+def test_small_weights_in_a_folder(tmp_path):
+    """int8 and its scales, as PyTorch and as JAX read them."""
+    weights = jax.tree.map(np.asarray, variables())
+    save_release(tmp_path / "in", "micro", MICRO, weights, None)
+    report = bundle.export_model(
+        load_release(tmp_path / "in"),
+        "torch",
+        tmp_path / "out",
+        precision="int8",
+        chunk_codes=32,
+    )
+    assert report["faults"] == []
+    again = load_release(tmp_path / "out")
+    twin = torch_twin.load(tmp_path / "out")
+    for name, tensor in twin.named_parameters():
+        if name.endswith(("codebook", "down", "up", "position_table")):
+            path = f"params/{name.replace('.', '/')}"
+            expected = flat_tensors(again.variables, None)[path]
+            np.testing.assert_array_equal(tensor.detach(), expected, name)
+    codec = Codec("micro", MICRO, again.variables, None, bytes(8), chunk_codes=32)
+    waveform = 0.2 * np.random.default_rng(0).normal(size=1_200).astype(np.float32)
+    codes = twin.encode(torch.from_numpy(waveform[None]))
+    np.testing.assert_array_equal(codec.encode(waveform, 2_000).codes, codes)
+
+
+def test_the_file_stands_alone():
+    """It is sent to people who have nothing else of ours."""
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(ast.parse(Path(torch_twin.__file__).read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert imported - sys.stdlib_module_names == {"torch", "safetensors"}
+
+
 def test_other_models_are_refused(tmp_path):
     config = config_to_dict(ESCConfig(backbone="conv", depth=1))
     with pytest.raises(ValueError, match=r"'esc' with backbone 'conv', but .* 'swin'"):
@@ -118,5 +168,15 @@ def test_other_models_are_refused(tmp_path):
     twin = torch_twin.ESC(config_to_dict(MICRO))
     with pytest.raises(ValueError, match=r"tensors are missing, such as decoder\.deem"):
         twin.load_tensors({})
+    made = jax.tree.map(np.asarray, variables())
+    tensors = {
+        name: torch.from_numpy(array.copy())
+        for name, array in flat_tensors(made, None).items()
+    }
+    with pytest.raises(ValueError, match="1 tensors are left over, such as mystery"):
+        twin.load_tensors({**tensors, "params/mystery": torch.zeros(1)})
+    name = "params/quantizer_1/codebook"
+    with pytest.raises(ValueError, match=r"another shape, such as quantizer_1\.code"):
+        twin.load_tensors({**tensors, name: tensors[name][:, :-1]})
     with pytest.raises(ValueError, match="num_streams is 4: this codec has 1 to 3"):
         twin.encode(torch.zeros(1, 100), 4)

@@ -207,6 +207,20 @@ def test_sections_of_the_page(page):
     assert "SI-SDR (dB) by language" in page.texts["h3"]
 
 
+def test_commands_and_what_is_missing_are_told(evaluated, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(evaluated, copy)
+    about = json.loads((copy / "about.json").read_text())
+    about["missing"] = {"opus": "opus is not installed: get it."}
+    (copy / "about.json").write_text(json.dumps(about))
+    report(copy, command="jaxcodec evaluate --data elsewhere")
+    for name in ("report.md", "report.html"):
+        text = (copy / name).read_text()
+        assert "opus is not installed: get it." in text
+        assert "jaxcodec evaluate --data elsewhere" in text
+        assert "a & b" not in text and "a &amp; b" not in text
+
+
 def test_redrawing_runs_nothing_and_changes_nothing(evaluated, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(evaluated, copy)
