@@ -29,6 +29,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,19 @@ def compile_one(
 
 
 def _plan_one(answer: Any, *asked: Any) -> None:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         answer.send(_compile_one(*asked))
     except Exception as error:
         answer.send(ValueError(str(error)))
     os._exit(0)
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when the one that asked for it is gone."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _compile_one(

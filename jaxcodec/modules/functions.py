@@ -52,8 +52,11 @@ def dense(
 
 
 def dense_first(
-    x: Float[Array, "c n"], params: Mapping[str, Array], dtype=jnp.float32
-) -> Float[Array, "d n"]:
+    x: Float[Array, "c ..."], params: Mapping[str, Array], dtype=jnp.float32
+) -> Float[Array, "d ..."]:
     """Linear map of the first axis, with a bias if there is one."""
-    out = params["kernel"].T.astype(dtype) @ x.astype(dtype)
-    return out + params["bias"].astype(dtype)[:, None] if "bias" in params else out
+    out = jnp.tensordot(params["kernel"].T.astype(dtype), x.astype(dtype), 1)
+    if "bias" not in params:
+        return out
+    bias = params["bias"].astype(dtype)
+    return out + bias.reshape(-1, *(1,) * (out.ndim - 1))

@@ -162,7 +162,7 @@ class Lanes:
             return None
         height = min(rows, self.window)
         # frequency rows of windows, batch, i, j, windows along time
-        shape = (rows // height, self.batch, height, self.window, windows)
+        shape = (rows // height, 1, height, self.window, windows)
         found: Any = np.zeros(shape, np.float32)
         if shifted:
             half = self.window // 2
@@ -180,7 +180,10 @@ class Lanes:
             if self.merged
             else "f b i j n -> (f b) (i j) n"
         )
-        label = jnp.asarray(rearrange(found, pattern))
+        # one example's labels are a constant, those of a pod's batch must not be
+        found = jnp.asarray(found)
+        found = jnp.broadcast_to(found, (len(found), self.batch, *found.shape[2:]))
+        label = rearrange(found, pattern)
         # a hundred for every step between two labels: any is as good as infinity
         return MASKED * jnp.abs(label[:, :, None] - label[:, None])
 
@@ -228,6 +231,7 @@ def run_block(
             params,
             row,
             penalty,
+            lanes=lanes,
             num_heads=num_heads,
             policy=policy,
             # windows that are half empty see their empty rows, unless these are behind
@@ -250,7 +254,7 @@ def norm_and_project(
     """LayerNorm over the channels, then a linear map of them."""
 
     def run(row: Array) -> Array:
-        tokens = layer_norm(row.reshape(row.shape[0], -1), norm, axis=0)
+        tokens = layer_norm(_tokens(lanes, row), norm, axis=0)
         return dense_first(tokens, proj).reshape(-1, *row.shape[1:])
 
     return lanes.each(run, grid)
@@ -265,26 +269,36 @@ def project_and_norm(
     """A linear map of the channels, then LayerNorm over them."""
 
     def run(row: Array) -> Array:
-        tokens = dense_first(row.reshape(row.shape[0], -1), proj)
+        tokens = dense_first(_tokens(lanes, row), proj)
         return layer_norm(tokens, norm, axis=0).reshape(-1, *row.shape[1:])
 
     return lanes.each(run, grid)
 
 
+def _tokens(lanes: Lanes, row: Float[Array, "c i j n"]) -> Array:
+    """Tokens on one axis, or left on three where devices share out the windows.
+
+    An axis that is divided among devices cannot be joined behind another one: the
+    compiler would bring all of it to every device.
+    """
+    return row if lanes.merged else row.reshape(row.shape[0], -1)
+
+
 # jitted, so that blocks of one shape are traced and lowered once for all of them
-@functools.partial(jax.jit, static_argnames=("num_heads", "policy", "filled"))
+@functools.partial(jax.jit, static_argnames=("lanes", "num_heads", "policy", "filled"))
 def _block_on_row(
     params: Mapping[str, Any],
     row: Float[Array, "c i j n"],
     penalty: Float[Array, "l l n"] | None,
     *,
+    lanes: Lanes,
     num_heads: int,
     policy: Policy,
     filled: int,
 ) -> Float[Array, "c i j n"]:
     dtype = jnp.dtype(policy.compute_dtype)
-    channels, height, width, windows = row.shape
-    tokens = row.reshape(channels, -1)
+    height, width, windows = row.shape[1:]
+    tokens = _tokens(lanes, row)
     qkv = dense_first(layer_norm(tokens, params["norm1"], axis=0), params["qkv"], dtype)
     mixed = _attention(
         qkv.reshape(3, num_heads, -1, height * width, windows),
@@ -294,7 +308,7 @@ def _block_on_row(
         width,
         unrolled=policy.layout == "tiles",
     )
-    mixed = mixed.reshape(channels, -1)
+    mixed = mixed.reshape(tokens.shape)
     tokens = tokens + dense_first(mixed, params["proj"], dtype).astype(jnp.float32)
     hidden = layer_norm(tokens, params["norm2"], axis=0)
     hidden = gelu(dense_first(hidden, params["mlp_in"], dtype))

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -111,3 +116,47 @@ def test_moves_are_undone(features, merged, rows):
 )
 def test_what_does_not_fit_is_channels_last(policy, window, rows, batch, frames):
     assert Lanes.fitting(policy, window, rows, batch, frames) is None
+
+
+DIVIDED = """
+import re
+import jax, jax.numpy as jnp
+from jaxcodec import parallel
+from jaxcodec.modules.lanes import Lanes
+from jaxcodec.modules.policy import Policy
+from jaxcodec.modules.swin import SwinStage
+
+mesh, policy = parallel.data_mesh(), Policy(layout="lanes")
+rows, same = parallel.batch_sharding(mesh), parallel.replicated(mesh)
+stage, lanes = SwinStage(2, 12, policy=policy), Lanes.fitting(policy, 4, (8, 4), 16, 16)
+
+def run(weights, features, present):
+    grid = stage.apply(weights, lanes.enter(features), present, False, lanes)
+    return jnp.sum(jnp.sin(lanes.leave(grid)))
+
+struct = lambda shape, where: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)
+features, present = struct((16, 8, 16, 6), rows), struct((16, 16), rows)
+weights = jax.eval_shape(
+    lambda x: stage.init(jax.random.key(0), lanes.enter(x), None, False, lanes),
+    features,
+)
+weights = jax.tree.map(lambda leaf: struct(leaf.shape, same), weights)
+made = jax.jit(jax.grad(run)).lower(weights, features, present)
+kinds = r" (all-[a-z-]+|collective-permute|reduce-scatter)[-(.]"
+print(*sorted(set(re.findall(kinds, made.compile().as_text()))))
+text = made.as_text()
+print(max(map(len, text.splitlines())))
+"""
+
+
+def test_lanes_stay_divided_among_devices():
+    """Only gradients travel, and no constant holds something of every example."""
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
+    env["PYTHONPATH"] = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", DIVIDED], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    kinds, longest = done.stdout.splitlines()
+    assert kinds == "all-reduce"
+    assert int(longest) < 10_000
