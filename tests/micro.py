@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcodec.models.configs import ESCConfig, RVQCodecConfig
 from jaxcodec.models.discriminators import DiscriminatorConfig
@@ -19,6 +20,10 @@ MICRO = ESCConfig(
     max_streams=3,
     codebook_size=16,
     codebook_dims=(4, 4, 4),
+)
+
+SHORT = dataclasses.replace(  # where a gradient is compiled: two scales, no depth
+    MICRO, channels=(6, 8), heads=(2,), depth=1, max_streams=2, codebook_dims=(4, 4)
 )
 
 SHARED = {
@@ -41,6 +46,22 @@ MICRO_DISCRIMINATORS = DiscriminatorConfig(
     band_edges=(0, 0.4, 1),
     band_channels=4,
 )
+
+
+def drawn(config=MICRO, seed: int = 0):
+    """Weights from NumPy, none of them trivial: nothing is compiled."""
+    silence = jnp.zeros((1, config.clip_samples(4)))
+    shapes = jax.eval_shape(build(config).init, jax.random.key(0), silence)
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        values = rng.normal(size=leaf.shape)
+        values /= max(np.prod(leaf.shape[:-1]), 4) ** 0.5  # keeps features' size
+        if path[-1].key == "var":
+            values = 1 + np.abs(values)
+        return values.astype(np.float32)
+
+    return jax.tree.map_with_path(draw, shapes)
 
 
 def variables(config=MICRO, seed: int = 0):

@@ -1,3 +1,4 @@
+import functools
 import io
 import json
 import os
@@ -798,6 +799,10 @@ def test_full_disk_is_one_message(tmp_path, suffix):
 @pytest.mark.slow
 def test_default_model_end_to_end(tmp_path, monkeypatch, capfdbinary):
     monkeypatch.chdir(tmp_path)
+    loaded = functools.cache(jaxcodec.load)  # its programs are traced once
+    monkeypatch.setattr(
+        jaxcodec, "load", lambda name: loaded(name or pretrained.DEFAULT)
+    )
     time_ = np.arange(44_100 * 2) / 44_100
     tone = 0.3 * np.sin(2 * np.pi * 220 * time_) * np.sin(2 * np.pi * 3 * time_)
     soundfile.write("a.wav", np.stack([tone, tone[::-1]], axis=1), 44_100)

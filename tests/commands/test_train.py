@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from jaxcodec import cli
 from jaxcodec.commands.train import load_experiment
 from jaxcodec.export.weights import load_release
 from jaxcodec.train.checkpoint import load_arrays
@@ -109,9 +110,12 @@ def _check_release(out, folder):
         ([SMOKE], 1, "no audio below nowhere"),
     ],
 )
-def test_wrong_uses_end_in_a_line(arguments, status, message, tmp_path):
-    process = command(*arguments, "--data", "nowhere", "--out", tmp_path / "run")
-    output, errors = process.communicate(timeout=120)
-    assert (process.returncode, output) == (status, "")
+def test_wrong_uses_end_in_a_line(arguments, status, message, tmp_path, capfd):
+    """In this process: another would import everything again."""
+    end = ["--data", "nowhere", "--out", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", *arguments, *end])
+    output, errors = capfd.readouterr()
+    assert (stop.value.code, output) == (status, "")
     assert message in errors
     assert len(errors.splitlines()) == 1

@@ -3,12 +3,12 @@ import pytest
 
 from jaxcodec.inference.batched import decode_many, encode_many
 from jaxcodec.inference.codec import Codec
-from tests.micro import MICRO, variables
+from tests.micro import SHORT, drawn
 
 
 def test_many_clips_are_coded_as_each_by_itself():
     codec = Codec(
-        "micro", MICRO, variables(), None, bytes(8), chunk_codes=16, batch_size=3
+        "short", SHORT, drawn(SHORT), None, bytes(8), chunk_codes=16, batch_size=3
     )
     numbers = np.random.default_rng(0)
     clips = [
@@ -26,7 +26,7 @@ def test_many_clips_are_coded_as_each_by_itself():
 
 
 def test_clips_that_cannot_be_coded():
-    codec = Codec("micro", MICRO, {}, None, bytes(8))
+    codec = Codec("short", SHORT, {}, None, bytes(8))
     with pytest.raises(ValueError, match=r"clip 1 has shape \(0,\): expected"):
         encode_many(codec, [np.ones(9, np.float32), np.zeros(0, np.float32)], 16_000)
     with pytest.raises(ValueError, match="NaN or infinite"):

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +11,22 @@ from hypothesis import strategies as st
 from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_codes
 from jaxcodec.models.configs import ESCConfig, RVQCodecConfig
 from jaxcodec.models.named import build
+<<<<<<< HEAD
 from tests.micro import MICRO, variables
+=======
+from jaxcodec.models.rvq_codec import RVQCodecConfig
+from jaxcodec.models.spectral import synthesise
+from tests.micro import MICRO, SHORT, drawn
+>>>>>>> suite
 
 SHAPE = Chunking(before=22, core=8, after=22)
 BACKBONES = {
     "swin": MICRO,
-    "swin deeper": dataclasses.replace(MICRO, depth=4),
+    "swin deeper": dataclasses.replace(SHORT, depth=4),
     "conv": dataclasses.replace(MICRO, backbone="conv", depth=1),
     "rvq": RVQCodecConfig(
         **{
-            field.name: getattr(MICRO, field.name)
+            field.name: getattr(SHORT, field.name)
             for field in dataclasses.fields(RVQCodecConfig)
             if field.name != "codebook_dim"
         },
@@ -95,37 +102,39 @@ def test_a_core_off_the_grid_is_refused():
         Chunking.encoder(MICRO, 7)
 
 
-def _support(function, size, low, high):
-    """First and last input index that the outputs [low, high) depend on."""
-    waveform = jnp.asarray(np.random.default_rng(0).normal(size=(1, size)) * 0.3)
-    weights = jnp.asarray(np.random.default_rng(1).normal(size=10_000))
+_weights = functools.cache(drawn)
 
-    def probe(x):
-        return sum(
-            jnp.vdot(weights[: y[low:high].size], y[low:high].ravel())
-            for y in function(x)
-        )
 
-    touched = np.flatnonzero(np.asarray(jax.jit(jax.grad(probe))(waveform))[0])
-    return touched[0], touched[-1]
+def _slope(function, config, given):
+    """Of a random mixture of what a function of weights and input makes."""
+    rng = np.random.default_rng(1)
+
+    def probe(given, weights):
+        parts = [part.ravel() for part in function(weights, given)]
+        noise = rng.normal(size=sum(part.size for part in parts))
+        return jnp.vdot(jnp.asarray(noise), jnp.concatenate(parts))
+
+    return np.asarray(jax.jit(jax.grad(probe))(given, _weights(config)))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_encoder_reach_is_enough_and_not_wasteful(name):
     """Latents are followed back through the bypass: it has the same receptive field."""
     config = BACKBONES[name]
-    codec, weights = build(config), variables(config)
+    codec = build(config)
     before, after = config.encoder_reach()
     cell = config.grid // config.stride
     frames = 2 * (-(-max(before, after) // config.grid)) * cell + 8 * cell
     middle = frames // 2 // cell * cell
 
-    def latents(waveform):
+    def latents(weights, waveform):
         made = codec.apply(weights, waveform, bypass=True)
-        return [part[0].transpose(1, 0, 2) for part in made.latents]
+        return [part[0][:, middle : middle + cell] for part in made.latents]
 
-    size = config.clip_samples(frames)
-    first, last = _support(latents, size, middle, middle + cell)
+    size = (1, config.clip_samples(frames))
+    waveform = jnp.asarray(np.random.default_rng(0).normal(size=size) * 0.3)
+    touched = np.flatnonzero(_slope(latents, config, waveform)[0])
+    first, last = touched[0], touched[-1]
     begin = middle * config.stride
     used = begin - first, last + 1 - (begin + config.grid)
     assert used[0] <= before
@@ -139,32 +148,27 @@ def test_encoder_reach_is_enough_and_not_wasteful(name):
 def test_decoder_reach_is_enough_and_not_wasteful(name):
     """Audio is followed back to the latents that codes would have filled."""
     config = BACKBONES[name]
-    codec, weights = build(config), variables(config)
+    codec = build(config)
     before, after = config.decoder_reach()
     cell = config.grid // config.stride
     frames = 2 * (-(-max(before, after) // config.grid)) * cell + 8 * cell
     middle = frames // 2 // cell * cell
     shape = (1, config.rows[-1], frames * config.frames_per_code, config.channels[-1])
 
-    def audio(deepest):
+    start = middle * config.stride
+
+    def audio(weights, deepest):
         def run(module, decoded):
             for stage in range(len(config.channels) - 1):
                 decoded = module.decoder.stage(stage, decoded)
             spectrum = module.decoder.finish(decoded)
-            from jaxcodec.models.spectral import synthesise
-
             return synthesise(config, spectrum)[0]
 
-        return [codec.apply(weights, deepest.reshape(shape), method=run)]
+        made = codec.apply(weights, deepest, method=run)
+        return [made[start : start + config.grid]]
 
-    start = middle * config.stride
-    waveform = jnp.asarray(np.random.default_rng(0).normal(size=shape))
-    noise = jnp.asarray(np.random.default_rng(1).normal(size=config.grid))
-
-    def probe(x):
-        return jnp.vdot(noise, audio(x)[0][start : start + config.grid])
-
-    slope = np.asarray(jax.jit(jax.grad(probe))(waveform))
+    deepest = jnp.asarray(np.random.default_rng(0).normal(size=shape))
+    slope = _slope(audio, config, deepest)
     latents = np.flatnonzero(np.abs(slope).max(axis=(0, 1, 3)))
     codes = latents // config.frames_per_code
     used = middle - codes[0], codes[-1] + 1 - (middle + cell)

@@ -14,7 +14,12 @@ from jaxcodec.export.torch import from_torch, to_torch
 from jaxcodec.losses.reconstruction import mel_loss, power_law_loss
 from jaxcodec.models.configs import ESCConfig, PyramidConfig, RVQCodecConfig
 from jaxcodec.models.named import build
+<<<<<<< HEAD
 from jaxcodec.models.pyramid import SameConv
+=======
+from jaxcodec.models.pyramid import PyramidConfig, PyramidEncoder, SameConv
+from jaxcodec.models.rvq_codec import RVQCodecConfig
+>>>>>>> suite
 from jaxcodec.modules.conv import ConvStage
 from jaxcodec.modules.patch import PatchEmbed
 from jaxcodec.modules.swin import SwinStage
@@ -60,7 +65,7 @@ class Recorded:
     @functools.cached_property
     def states(self):
         """`(waveform, num_streams) -> (CodecOutput, hidden states by stage)`."""
-        kinds = (PatchEmbed, SwinStage, ConvStage, SameConv)
+        kinds = (PyramidEncoder, PatchEmbed, SwinStage, ConvStage, SameConv)
 
         def run(variables, waveform, num_streams):
             made, kept = self.codec.apply(
@@ -117,13 +122,14 @@ class Recorded:
 
     @functools.cached_property
     def encode_each(self):
-        """`waveform -> [codes of 1 stream, of 2, ...]`, what they share done once."""
+        """`waveform -> {streams: codes}` for few, half and all of the streams."""
+        most = self.config.max_streams
 
         def run(variables, waveform):
-            return [
-                self.codec.apply(variables, waveform, k + 1, method="encode")
-                for k in range(self.config.max_streams)
-            ]
+            return {
+                k: self.codec.apply(variables, waveform, k, method="encode")
+                for k in (1, (most + 1) // 2, most)
+            }
 
         return functools.partial(jax.jit(run), self.variables)
 
@@ -134,17 +140,6 @@ class Recorded:
         def run(variables, waveform, codes_present):
             return self.codec.apply(
                 variables, waveform, codes_present=codes_present, method="encode"
-            )
-
-        return functools.partial(jax.jit(run), self.variables)
-
-    @functools.cached_property
-    def encoder_states(self):
-        """`spectrum -> [features of each scale]`, finest first."""
-
-        def run(variables, spectrum):
-            return self.codec.apply(
-                variables, spectrum, method=lambda codec, x: codec.encoder(x)
             )
 
         return functools.partial(jax.jit(run), self.variables)

@@ -42,7 +42,10 @@ def ran(recording, draw_weights, forget_programs):
     @jax.jit
     def run(variables, real, fake):
         def judged(variables, fake):
-            return model.apply(variables, real), model.apply(variables, fake)
+            both = model.apply(variables, jnp.concatenate([real, fake]))
+            halves = [jnp.split(features, 2) for features in jax.tree.leaves(both)]
+            tree = jax.tree.structure(both)
+            return tuple(tree.unflatten(side) for side in zip(*halves, strict=True))
 
         (reals, fakes), pull = jax.vjp(judged, variables, fake)
 

@@ -46,23 +46,22 @@ def by_policy(features, filled):
     variables = filled(Pyramid(POLICIES["channels"]), grid)
     present = jnp.asarray([[1] * 12, [0] * 2 + [1] * 7 + [0] * 3], jnp.float32)
 
-    def run(policy):
-        def both(variables, grid):
-            made = Pyramid(policy).apply(variables, grid, present)
-            whole = Pyramid(policy).apply(variables, grid)
-            return made * present[:, None, :, None], whole
+    def both(variables, grid, policy):
+        made = Pyramid(policy).apply(variables, grid, present)
+        whole = Pyramid(policy).apply(variables, grid)
+        return made * present[:, None, :, None], whole
 
-        return jax.jit(both)(variables, grid)
+    def energy(variables, grid, policy):
+        made = both(variables, grid, policy)
+        return jnp.sum(jnp.sin(made[0])), made
 
-    def slope(policy):
-        def energy(variables, grid):
-            made = Pyramid(policy).apply(variables, grid, present)
-            return jnp.sum(jnp.sin(made * present[:, None, :, None]))
-
-        return jax.jit(jax.grad(energy, (0, 1)))(variables, grid)
-
-    made = {name: run(policy) for name, policy in POLICIES.items()}
-    slopes = {name: slope(POLICIES[name]) for name in ("channels", "lanes")}
+    run = jax.jit(both, static_argnums=2)
+    learn = jax.jit(jax.grad(energy, (0, 1), has_aux=True), static_argnums=2)
+    made, slopes = {}, {}
+    for name in ("channels", "lanes"):
+        slopes[name], made[name] = learn(variables, grid, POLICIES[name])
+    for name in ("tiles", "bfloat16"):
+        made[name] = run(variables, grid, POLICIES[name])
     return made, slopes
 
 

@@ -76,14 +76,19 @@ def test_shifted_windows_do_not_wrap_around(features, filled):
     assert columns_changed(block, variables, grid, 11) == [10, 11]
 
 
-@pytest.mark.parametrize("cells", [slice(0, 8), slice(4, 12)])
-def test_absent_frames_leave_no_trace(features, filled, cells, close):
-    """As if the grid ended there; on frequency rows that need filling, too."""
+@pytest.fixture(scope="module")
+def stage(features, filled):
+    """Programs of a stage, its variables, and a grid whose rows need filling."""
     grid = features(2, 2, 12, 8)
     stage = SwinStage(2, None)
-    variables = filled(stage, grid)
+    return jax.jit(stage.apply), filled(stage, grid), grid
+
+
+@pytest.mark.parametrize("cells", [slice(0, 8), slice(4, 12)])
+def test_absent_frames_leave_no_trace(stage, cells, close):
+    """As if the grid ended there; on frequency rows that need filling, too."""
+    run, variables, grid = stage
     present = jnp.zeros((2, 12)).at[:, cells].set(1.0)
-    run = jax.jit(stage.apply)
     made = run(variables, grid, present)[:, :, cells]
     loud = jnp.where(present[:, None, :, None] > 0, grid, 100.0)
     close(run(variables, loud, present)[:, :, cells], made, 1e-6)
@@ -91,12 +96,9 @@ def test_absent_frames_leave_no_trace(features, filled, cells, close):
     assert np.abs(np.asarray(run(variables, grid)[:, :, cells] - made)).max() > 1e-3
 
 
-def test_all_present_is_as_none(features, filled, close):
-    grid = features(1, 2, 8, 8)
-    stage = SwinStage(2, None)
-    variables = filled(stage, grid)
-    run = jax.jit(stage.apply)
-    close(run(variables, grid, jnp.ones((1, 8))), run(variables, grid), 1e-6)
+def test_all_present_is_as_none(stage, close):
+    run, variables, grid = stage
+    close(run(variables, grid, jnp.ones((2, 12))), run(variables, grid), 1e-6)
 
 
 def test_attention_by_hand(features, filled, close):

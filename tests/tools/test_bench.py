@@ -16,27 +16,19 @@ from jaxcodec.experiment import Objective
 from jaxcodec.export.weights import save_release
 from jaxcodec.losses.reconstruction import mel_loss, power_law_loss
 from jaxcodec.models.named import build
-from tests.micro import MICRO
+from tests.micro import SHORT, drawn
 from tools import bench
 from tools.benchmarks import alternate, figures, tables
 from tools.benchmarks.machine import Device, device_of
 from tools.benchmarks.make import ROOT, read_variables
 from tools.benchmarks.order import MEL, Order, inputs
 
-SHORT = dataclasses.replace(  # two scales: quick to differentiate
-    MICRO, channels=(6, 8), heads=(2,), depth=1, max_streams=2, codebook_dims=(4, 4)
-)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A model with weights from NumPy: nothing to compile."""
-    silence = jnp.zeros((1, SHORT.clip_samples(4)))
-    shapes = jax.eval_shape(build(SHORT).init, jax.random.key(0), silence)
-    rng = np.random.default_rng(0)
-    drawn = jax.tree.map(lambda leaf: 0.3 * rng.normal(size=leaf.shape), shapes)
     made = tmp_path_factory.mktemp("model")
-    save_release(made, "short", SHORT, drawn, None)
+    save_release(made, "short", SHORT, drawn(SHORT), None)
     return made
 
 

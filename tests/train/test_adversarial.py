@@ -13,12 +13,10 @@ from jax.extend.core import jaxprs_in_params
 from jaxcodec.models.discriminators import Discriminators
 from jaxcodec.models.named import build
 from jaxcodec.train.adversarial import Adversary, make_discriminator_optimizer
-from tests.micro import MICRO, MICRO_DISCRIMINATORS, variables
+from tests.micro import MICRO_DISCRIMINATORS, SHORT, variables
 
 # one scale and one stream: what matters here is who learns from whom
-CODEC = dataclasses.replace(
-    MICRO, channels=(6, 12), heads=(2,), max_streams=1, codebook_dims=(4,)
-)
+CODEC = dataclasses.replace(SHORT, max_streams=1, codebook_dims=(4,))
 ADVERSARY = Adversary(
     discriminators=Discriminators(MICRO_DISCRIMINATORS),
     tx=make_discriminator_optimizer(learning_rate=5e-3),
