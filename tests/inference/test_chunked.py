@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_codes
 from jaxcodec.models.configs import ESCConfig, RVQCodecConfig
 from jaxcodec.models.named import build
-<<<<<<< HEAD
-from tests.micro import MICRO, variables
-=======
-from jaxcodec.models.rvq_codec import RVQCodecConfig
 from jaxcodec.models.spectral import synthesise
 from tests.micro import MICRO, SHORT, drawn
->>>>>>> suite
 
 SHAPE = Chunking(before=22, core=8, after=22)
 BACKBONES = {

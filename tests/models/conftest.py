@@ -14,12 +14,7 @@ from jaxcodec.export.torch import from_torch, to_torch
 from jaxcodec.losses.reconstruction import mel_loss, power_law_loss
 from jaxcodec.models.configs import ESCConfig, PyramidConfig, RVQCodecConfig
 from jaxcodec.models.named import build
-<<<<<<< HEAD
-from jaxcodec.models.pyramid import SameConv
-=======
-from jaxcodec.models.pyramid import PyramidConfig, PyramidEncoder, SameConv
-from jaxcodec.models.rvq_codec import RVQCodecConfig
->>>>>>> suite
+from jaxcodec.models.pyramid import PyramidEncoder, SameConv
 from jaxcodec.modules.conv import ConvStage
 from jaxcodec.modules.patch import PatchEmbed
 from jaxcodec.modules.swin import SwinStage
