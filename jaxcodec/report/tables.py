@@ -74,8 +74,9 @@ def about_intervals(evaluation: Evaluation) -> str:
         )
     plural = "" if alone == 1 else "s"
     others = f" and {alone} clip{plural} without a known speaker" if alone else ""
+    speakers = f"{len(named)} speaker{'' if len(named) == 1 else 's'}"
     return (
-        f"Intervals come from drawing anew {len(named)} speakers{others}, each with "
+        f"Intervals come from drawing anew {speakers}{others}, each with "
         "all its clips: clips of one speaker are alike."
     )
 
