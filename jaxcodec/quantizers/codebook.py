@@ -39,10 +39,7 @@ def nearest(
     if num_codewords is not None:
         valid = jnp.arange(codebook.shape[1]) < num_codewords
         similarity = jnp.where(valid, similarity, -jnp.inf)
-    # not argmax, which XLA's CPU backend does not vectorise
-    best = jnp.max(similarity, axis=-1, keepdims=True)
-    index = jnp.arange(codebook.shape[1], dtype=jnp.int32)
-    return jnp.min(jnp.where(similarity == best, index, index.size), axis=-1)
+    return jnp.argmax(similarity, axis=-1).astype(jnp.int32)
 
 
 def lookup(
