@@ -12,6 +12,7 @@ from jaxcodec.export.precision import restore
 from jaxcodec.inference.chunked import Chunking
 from jaxcodec.models.configs import PyramidConfig
 from jaxcodec.models.named import build
+from jaxcodec.modules.policy import Policy
 
 __all__ = ["Tensor", "decoder", "decoder_inputs", "encoder", "encoder_inputs"]
 
@@ -28,9 +29,11 @@ class Tensor(NamedTuple):
         return jax.ShapeDtypeStruct(self.shape, jnp.dtype(self.dtype))
 
 
-def encoder(config: PyramidConfig, num_streams: int) -> Callable[..., Array]:
+def encoder(
+    config: PyramidConfig, num_streams: int, policy: Policy | None = None
+) -> Callable[..., Array]:
     """`(weights, waveform, present) -> codes`; weights as in a release, flat."""
-    codec = build(config)
+    codec = build(config, policy)
 
     def encode(
         weights: dict[str, Any],
@@ -44,9 +47,11 @@ def encoder(config: PyramidConfig, num_streams: int) -> Callable[..., Array]:
     return encode
 
 
-def decoder(config: PyramidConfig) -> Callable[..., Array]:
+def decoder(
+    config: PyramidConfig, policy: Policy | None = None
+) -> Callable[..., Array]:
     """`(weights, codes, num_streams, present) -> waveform`."""
-    codec = build(config)
+    codec = build(config, policy)
 
     def decode(
         weights: dict[str, Any],

@@ -18,6 +18,7 @@ from jaxcodec.export.portable import TABLES, Portable, read_manifest, read_table
 from jaxcodec.export.precision import PRECISIONS
 from jaxcodec.export.weights import WEIGHTS, Release, load_release, write_tensors
 from jaxcodec.inference.chunked import Chunking
+from jaxcodec.modules.policy import Policy
 
 __all__ = ["TARGETS", "Plan", "Target"]
 
@@ -233,9 +234,10 @@ def _write_tflite(plan: Plan, folder: Path) -> dict[str, Any]:
     config = plan.release.config
     _write_tables(plan, folder)
     inputs, outputs = _fixed(plan, 1)
+    policy = Policy(erfc=True)  # what TensorFlow can read
     functions = {
-        "encoder": programs.encoder(config, plan.num_streams),
-        "decoder": programs.decoder(config),
+        "encoder": programs.encoder(config, plan.num_streams, policy),
+        "decoder": programs.decoder(config, policy),
     }
     weights = {n: a for n, a in plan.weights.items() if not n.startswith("tables/")}
     for side, function in functions.items():

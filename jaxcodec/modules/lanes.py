@@ -311,7 +311,7 @@ def _block_on_row(
     mixed = mixed.reshape(tokens.shape)
     tokens = tokens + dense_first(mixed, params["proj"], dtype).astype(jnp.float32)
     hidden = layer_norm(tokens, params["norm2"], axis=0)
-    hidden = gelu(dense_first(hidden, params["mlp_in"], dtype))
+    hidden = gelu(dense_first(hidden, params["mlp_in"], dtype), policy.erfc)
     tokens = tokens + dense_first(hidden, params["mlp_out"], dtype).astype(jnp.float32)
     return tokens.reshape(row.shape)
 

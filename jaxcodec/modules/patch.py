@@ -92,9 +92,7 @@ class PatchDeEmbed(nn.Module):
         shares = shares + bias
         if present is not None:
             shares = shares * present[:, None, :, None]
-        high, wide = (size + 2 for size in self.patch)
-        shares = rearrange(shares, "b f t (u v r) -> b f t u v r", u=high, v=wide)
-        return _overlapped(shares) + mix["bias"]
+        return _overlapped(shares, self.patch) + mix["bias"]
 
 
 def _folded(
@@ -115,24 +113,37 @@ def _folded(
     return expand["kernel"] @ spread, expand["bias"] @ spread
 
 
-def _overlapped(shares: Float[Array, "b f t u v r"]) -> Float[Array, "b f2 t2 r"]:
+def _overlapped(
+    shares: Float[Array, "b f t o"], patch: tuple[int, int]
+) -> Float[Array, "b f2 t2 r"]:
     """Adds up shares that reach one cell into their neighbours on all four sides."""
-    for tokens, cells in ((1, 3), (2, 4)):  # axes: frequency, then time
-        size = shares.shape[cells]
-        count = shares.shape[tokens]
-        reach_on = jax.lax.slice_in_dim(shares, size - 1, size, axis=cells)
-        reach_back = jax.lax.slice_in_dim(shares, 0, 1, axis=cells)
-        # what reaches over the edge of the grid is dropped
-        before = jax.lax.slice_in_dim(reach_on, 0, count - 1, axis=tokens)
-        after = jax.lax.slice_in_dim(reach_back, 1, count, axis=tokens)
-        own = jax.lax.slice_in_dim(shares, 1, size - 1, axis=cells)
-        last = size - 3  # the last cell of a patch
-        shares = (
-            own
-            + _widened(before, {tokens: (1, 0), cells: (0, last)})
-            + _widened(after, {tokens: (0, 1), cells: (last, 0)})
-        )
-    return rearrange(shares, "b f t i j r -> b (f i) (t j) r")
+    high, wide = patch
+    rows = _summed(shares, 1, high)
+    rows = rearrange(rows, "b f t (i q) -> b (f i) t q", i=high)
+    cells = _summed(rows, 2, wide)
+    return rearrange(cells, "b f t (j r) -> b f (t j) r", j=wide)
+
+
+def _summed(shares: Float[Array, "b f t o"], axis: int, size: int) -> Array:
+    """Adds to each token's own cells what its two neighbours on an axis reach over.
+
+    Args:
+        shares: the last axis counts `size + 2` cells first.
+        axis: of the neighbours.
+        size: cells that are a token's own.
+    """
+    count, width = shares.shape[axis], shares.shape[3] // (size + 2)
+    cut = jax.lax.slice_in_dim
+    own = cut(shares, width, (size + 1) * width, axis=3)
+    # what reaches over the edge of the grid is dropped
+    behind = cut(cut(shares, (size + 1) * width, None, axis=3), 0, count - 1, axis=axis)
+    before = cut(cut(shares, 0, width, axis=3), 1, count, axis=axis)
+    rest = (size - 1) * width
+    return (
+        own
+        + _widened(behind, {axis: (1, 0), 3: (0, rest)})
+        + _widened(before, {axis: (0, 1), 3: (rest, 0)})
+    )
 
 
 def _widened(array: Array, amounts: dict[int, tuple[int, int]]) -> Array:

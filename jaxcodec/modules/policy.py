@@ -33,6 +33,10 @@ class Policy:
     On a CPU a tile that fits the cache takes less time; on an accelerator tiles would
     only put work in a queue, so leave it None there."""
 
+    erfc: bool = False
+    """Take GELU from `erfc`, which is slower: TensorFlow 2.21 cannot read the `erf` of
+    newer StableHLO."""
+
     remat: bool = False
     """Recompute a tile's intermediates in the backward pass instead of keeping them."""
 

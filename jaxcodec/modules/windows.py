@@ -178,5 +178,5 @@ def _block_on_windows(
     windows = windows + dense(mixed, params["proj"], dtype).astype(jnp.float32)
 
     hidden = dense(layer_norm(windows, params["norm2"]), params["mlp_in"], dtype)
-    hidden = gelu(hidden)
+    hidden = gelu(hidden, policy.erfc)
     return windows + dense(hidden, params["mlp_out"], dtype).astype(jnp.float32)
