@@ -31,9 +31,9 @@ class Policy:
     `modules.lanes`; grids that a layout does not fit are computed channels last."""
 
     loops: int = 1
-    """For `tiles`: loops over the rows of windows that run side by side. XLA's CPU
-    backend divides the operations of one loop among threads, which are small; as many
-    loops as cores keep these busy with whole ones."""
+    """Loops over rows or tiles of windows that run side by side. XLA's CPU backend
+    divides the operations of one loop among threads, which are small; as many loops as
+    cores keep these busy with whole ones."""
 
     block_search: bool = False
     """Look for the nearest codeword in two steps; see `quantizers.codebook`. On a CPU,
@@ -88,13 +88,12 @@ def suited(
         return Policy(layout="lanes")
     if platform != "cpu":
         return Policy()
+    loops = max(1, min(cores, MOST_LOOPS))
     if not training:
-        return Policy(
-            layout="tiles", loops=max(1, min(cores, MOST_LOOPS)), block_search=True
-        )
+        return Policy(layout="tiles", loops=loops, block_search=True)
     if num_devices > 1:
         return Policy()  # tiles would be cut across the devices
-    return Policy(window_tile=64, remat=True, block_search=True)
+    return Policy(loops=loops, window_tile=64, remat=True, block_search=True)
 
 
 def usable_cores() -> int:

@@ -29,7 +29,9 @@ def test_what_suits_a_device():
     assert suited("cpu", training=True, num_devices=8) == Policy()
     assert suited("tpu") == suited("tpu", training=True) == Policy(layout="lanes")
     assert suited("gpu", cores=16) == Policy()
-    assert [suited("cpu", cores=cores).loops for cores in (1, 2, 64)] == [1, 2, 4]
+    for training in (False, True):
+        policies = [suited("cpu", training, 1, cores) for cores in (1, 2, 64)]
+        assert [policy.loops for policy in policies] == [1, 2, 4]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot pin")
