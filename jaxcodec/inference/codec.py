@@ -21,7 +21,7 @@ from jaxcodec.inference.samples import MAX_CHANNELS, checked
 from jaxcodec.inference.traced import Traced
 from jaxcodec.models.configs import PyramidConfig
 from jaxcodec.models.named import build
-from jaxcodec.modules.policy import Policy, suited, usable_cores
+from jaxcodec.modules.policy import Policy, suited
 
 __all__ = ["Codec", "batches"]
 
@@ -41,6 +41,9 @@ class Codec:
         fingerprint: 8 bytes that identify weights and tables.
         chunk_codes: code frames that a chunk is for; shorter chunks cost more halo.
         batch_size: chunks that are computed together; 1 suits a CPU.
+        cores: of a CPU that one program divides its work among by itself, with a loop
+            for each. For long work: it is faster by a fifth on two cores, but takes
+            longer to load (0.4 s) and to compile. XLA uses all cores anyway.
         policy: how the model is executed; what suits the device if None.
         traces: folder that keeps traced programs, for a quicker start; None: nowhere.
     """
@@ -55,6 +58,7 @@ class Codec:
         *,
         chunk_codes: int = CHUNK_CODES,
         batch_size: int = 1,
+        cores: int = 1,
         policy: Policy | None = None,
         traces: Path | None = None,
     ):
@@ -65,7 +69,7 @@ class Codec:
         self.batch_size = batch_size
         self.encoder_chunking = Chunking.encoder(config, chunk_codes)
         self.decoder_chunking = Chunking.decoder(config, chunk_codes)
-        self.policy = policy or suited(jax.default_backend(), cores=usable_cores())
+        self.policy = policy or suited(jax.default_backend(), cores=cores)
         self._variables = jax.device_put(variables)  # one transfer, not one per array
         self._encode, self._decode = self._programs(traces)
 

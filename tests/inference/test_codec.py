@@ -9,7 +9,7 @@ from jaxcodec.bitstream import ContainerError, ProbabilityTables
 from jaxcodec.inference.codec import Codec
 from jaxcodec.metrics.codes import code_counts
 from jaxcodec.models.named import build
-from jaxcodec.modules.policy import Policy, suited, usable_cores
+from jaxcodec.modules.policy import Policy, suited
 from tests.micro import MICRO, variables
 
 RATE = MICRO.sample_rate
@@ -98,8 +98,10 @@ def test_chunked_equals_the_model_on_the_whole_signal(codec, weights, speech):
 
 
 def test_a_codec_runs_as_suits_its_device_or_as_it_is_told(codec, weights):
-    assert codec.policy == suited("cpu", cores=usable_cores()) != Policy()
-    told = Codec("micro", MICRO, weights, None, MARK, policy=Policy(window_tile=2))
+    assert codec.policy == suited("cpu") != Policy()
+    parts = ("micro", MICRO, weights, None, MARK)
+    assert Codec(*parts, cores=2).policy == suited("cpu", cores=2)
+    told = Codec(*parts, policy=Policy(window_tile=2))
     assert told.policy == Policy(window_tile=2)
 
 
