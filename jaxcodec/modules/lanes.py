@@ -306,7 +306,6 @@ def _block_on_row(
         penalty,
         params["qkv"]["bias"].reshape(3, num_heads, -1) if filled else None,
         width,
-        unrolled=policy.layout == "tiles",
     )
     mixed = mixed.reshape(tokens.shape)
     tokens = tokens + dense_first(mixed, params["proj"], dtype).astype(jnp.float32)
@@ -322,8 +321,6 @@ def _attention(
     penalty: Float[Array, "l l n"] | None,
     empty: Float[Array, "3 h d"] | None,
     width: int,
-    *,
-    unrolled: bool,
 ) -> Float[Array, "h d l n"]:
     """Weighted means of the values, for every window at once.
 
@@ -334,17 +331,11 @@ def _attention(
         empty: query, key and value of the rows that are missing to a whole window; they
             are seen, too. None: the window is whole, or they are not.
         width: tokens in a row of the window.
-        unrolled: sums as chains of sums, which a CPU's compiler fuses and a TPU's is
-            slow to; their gradients are poor.
     """
     query, key, value = qkv
     depth, count = query.shape[1:3]
     query = query * depth**-0.5
-    if unrolled:
-        scores = sum(query[:, d, :, None] * key[:, d, None] for d in range(depth))
-    else:
-        scores = jnp.sum(query[:, :, :, None] * key[:, :, None], axis=1)
-    # h q k n
+    scores = _contracted(query, key)  # h q k n
     scores = scores.astype(jnp.float32) + bias[:, :count, :count, None]
     if penalty is not None:
         scores = scores + penalty
@@ -356,15 +347,43 @@ def _attention(
         if penalty is not None:
             pull = pull + penalty[:, :width]  # a column exists or not, as one
         scores = jnp.concatenate([scores, pull], axis=2)
-    scores = jnp.exp(scores - jnp.max(scores, axis=2, keepdims=True))
+    # a constant to the gradient, which cancels; that of a maximum would look for it
+    # among scores computed anew, perhaps rounded otherwise, and divide by how often
+    most = jax.lax.stop_gradient(jnp.max(scores, axis=2, keepdims=True))
+    scores = jnp.exp(scores - most)
     total = jnp.sum(scores, axis=2)
     weights = scores.astype(value.dtype)
-    if unrolled:
-        mixed = sum(weights[:, None, :, k] * value[:, :, None, k] for k in range(count))
-    else:
-        mixed = jnp.sum(weights[:, None, :, :count] * value[:, :, None], axis=3)
+    mixed = _contracted(value.swapaxes(1, 2), weights[:, :, :count].swapaxes(1, 2))
     if empty is not None:
         mixed = (
             mixed + jnp.sum(weights[:, None, :, count:], 3) * empty[2, :, :, None, None]
         )
     return mixed / total[:, None]
+
+
+@jax.custom_vjp
+def _contracted(
+    left: Float[Array, "h z i n"], right: Float[Array, "h z j n"]
+) -> Float[Array, "h i j n"]:
+    """Sums the products of two arrays over an axis, as a chain of sums.
+
+    A CPU's compiler fuses the chain, and a TPU's reckons a seventh of the cycles of a
+    reduction for it. Its gradients are such sums again; those that JAX would take of
+    the chain put every slice back by itself.
+    """
+    products = (left[:, z, :, None] * right[:, z, None] for z in range(left.shape[1]))
+    exact = (product.astype(jnp.float32) for product in products)
+    return functools.reduce(jnp.add, exact).astype(left.dtype)
+
+
+def _contracted_forward(left: Array, right: Array):
+    return _contracted(left, right), (left, right)
+
+
+def _contracted_backward(factors: tuple[Array, Array], gradient: Array):
+    left, right = factors
+    of_left = _contracted(right.swapaxes(1, 2), gradient.swapaxes(1, 2))
+    return of_left, _contracted(left.swapaxes(1, 2), gradient)
+
+
+_contracted.defvjp(_contracted_forward, _contracted_backward)
