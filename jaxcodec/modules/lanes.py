@@ -306,6 +306,7 @@ def _block_on_row(
         penalty,
         params["qkv"]["bias"].reshape(3, num_heads, -1) if filled else None,
         width,
+        unrolled=policy.layout == "tiles",
     )
     mixed = mixed.reshape(tokens.shape)
     tokens = tokens + dense_first(mixed, params["proj"], dtype).astype(jnp.float32)
@@ -321,6 +322,8 @@ def _attention(
     penalty: Float[Array, "l l n"] | None,
     empty: Float[Array, "3 h d"] | None,
     width: int,
+    *,
+    unrolled: bool,
 ) -> Float[Array, "h d l n"]:
     """Weighted means of the values, for every window at once.
 
@@ -331,11 +334,13 @@ def _attention(
         empty: query, key and value of the rows that are missing to a whole window; they
             are seen, too. None: the window is whole, or they are not.
         width: tokens in a row of the window.
+        unrolled: also the means as chains of sums; a TPU's compiler would write every
+            term of them to memory.
     """
     query, key, value = qkv
     depth, count = query.shape[1:3]
     query = query * depth**-0.5
-    scores = _contracted(query, key)  # h q k n
+    scores = _contracted(query, key, True)  # h q k n
     scores = scores.astype(jnp.float32) + bias[:, :count, :count, None]
     if penalty is not None:
         scores = scores + penalty
@@ -353,7 +358,8 @@ def _attention(
     scores = jnp.exp(scores - most)
     total = jnp.sum(scores, axis=2)
     weights = scores.astype(value.dtype)
-    mixed = _contracted(value.swapaxes(1, 2), weights[:, :, :count].swapaxes(1, 2))
+    weighted = value.swapaxes(1, 2), weights[:, :, :count].swapaxes(1, 2)
+    mixed = _contracted(*weighted, unrolled)
     if empty is not None:
         mixed = (
             mixed + jnp.sum(weights[:, None, :, count:], 3) * empty[2, :, :, None, None]
@@ -361,29 +367,32 @@ def _attention(
     return mixed / total[:, None]
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _contracted(
-    left: Float[Array, "h z i n"], right: Float[Array, "h z j n"]
+    left: Float[Array, "h z i n"], right: Float[Array, "h z j n"], chained: bool
 ) -> Float[Array, "h i j n"]:
-    """Sums the products of two arrays over an axis, as a chain of sums.
+    """Sums the products of two arrays over an axis.
 
-    A CPU's compiler fuses the chain, and a TPU's reckons a seventh of the cycles of a
-    reduction for it. Its gradients are such sums again; those that JAX would take of
-    the chain put every slice back by itself.
+    Chained, as one sum after the other: a CPU's compiler fuses that, and a TPU's
+    reckons a quarter of the cycles of a reduction. Gradients are always chained; those
+    that JAX would take of a chain put every slice back by itself.
     """
+    if not chained:
+        return jnp.sum(left[:, :, :, None] * right[:, :, None], axis=1)
     products = (left[:, z, :, None] * right[:, z, None] for z in range(left.shape[1]))
     exact = (product.astype(jnp.float32) for product in products)
     return functools.reduce(jnp.add, exact).astype(left.dtype)
 
 
-def _contracted_forward(left: Array, right: Array):
-    return _contracted(left, right), (left, right)
+def _contracted_forward(left: Array, right: Array, chained: bool):
+    return _contracted(left, right, chained), (left, right)
 
 
-def _contracted_backward(factors: tuple[Array, Array], gradient: Array):
+def _contracted_backward(chained: bool, factors: tuple[Array, Array], slope: Array):
+    del chained
     left, right = factors
-    of_left = _contracted(right.swapaxes(1, 2), gradient.swapaxes(1, 2))
-    return of_left, _contracted(left.swapaxes(1, 2), gradient)
+    of_left = _contracted(right.swapaxes(1, 2), slope.swapaxes(1, 2), True)
+    return of_left, _contracted(left.swapaxes(1, 2), slope, True)
 
 
 _contracted.defvjp(_contracted_forward, _contracted_backward)
