@@ -1,5 +1,22 @@
-"""`python -m jaxcodec`."""
+"""`python -m jaxcodec`, and the command `jaxcodec`."""
 
-from jaxcodec.cli import main
+import sys
 
-main()
+from jaxcodec.runtime import restart_tuned
+
+__all__ = ["main"]
+
+COMPUTE = ("encode", "decode", "train", "evaluate", "export")
+
+
+def main() -> None:
+    """Runs the command line, in a process that suits it."""
+    if sys.argv[1:2] and sys.argv[1] in COMPUTE:
+        restart_tuned()  # before the imports, which would be made twice
+    from jaxcodec import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

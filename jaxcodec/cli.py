@@ -17,7 +17,7 @@ import typer
 
 from jaxcodec.commands.export import export
 from jaxcodec.commands.score import evaluate, report
-from jaxcodec.commands.train import restart_tuned, train
+from jaxcodec.commands.train import train
 from jaxcodec.jobs import (
     Sink,
     describe,
@@ -390,8 +390,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line and exits: 0 is well, 1 a failed file, 2 wrong usage."""
     # So that what a job scheduler ends leaves no temporary files either.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    if arguments is None and sys.argv[1:2] == ["train"]:
-        restart_tuned()
     try:
         status = app(arguments, prog_name="jaxcodec", standalone_mode=False)
     except typer.Abort:

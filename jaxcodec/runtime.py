@@ -1,11 +1,19 @@
 """The ground a program stands on: JAX's version, its compilation cache, its noise."""
 
+import contextlib
 import os
 import sys
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["BROKEN_JAXLIB", "cache_folder", "check_jaxlib", "prepare"]
+__all__ = [
+    "BROKEN_JAXLIB",
+    "TUNABLES",
+    "cache_folder",
+    "check_jaxlib",
+    "prepare",
+    "restart_tuned",
+]
 
 # sums of products come out wrong or the process dies, on CPUs (jax-ml/jax#39103,
 # #39257, #40412)
@@ -13,6 +21,11 @@ BROKEN_JAXLIB = {
     "0.10.2": "computes some sums wrongly and crashes on CPUs",
     "0.11.0": "crashes on CPUs",
 }
+
+# XLA takes its memory anew at every call, and touching it for the first time is a
+# fault for each page: with pages of 2 MiB instead of 4 KiB there are few. The allocator
+# of glibc reads this only when a process starts.
+TUNABLES = "glibc.malloc.hugetlb=1"
 
 
 def check_jaxlib(version: str | None = None) -> None:
@@ -75,3 +88,15 @@ def prepare() -> Path | None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return folder
+
+
+def restart_tuned() -> None:
+    """Starts this process anew with huge pages for large arrays; once, on Linux.
+
+    A process whose `GLIBC_TUNABLES` is set, empty or not, stays as it is.
+    """
+    if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ or not sys.executable:
+        return
+    os.environ["GLIBC_TUNABLES"] = TUNABLES
+    with contextlib.suppress(OSError):  # slower, but no reason to fail
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +49,35 @@ def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     monkeypatch.setattr(sys, "platform", "linux")
     assert str(runtime.cache_folder()) == "/somewhere/jaxcodec"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this allocator")
+@pytest.mark.parametrize(
+    ("command", "given", "seen"),
+    [
+        ("encode", None, [None, runtime.TUNABLES]),
+        ("encode", "", [""]),  # the user's own choice
+        ("info", None, [None]),  # computes nothing
+    ],
+)
+def test_commands_that_compute_start_anew_with_huge_pages(
+    tmp_path, command, given, seen
+):
+    """Every start of the interpreter notes what it was started with."""
+    log = tmp_path / "starts"
+    note = f"import os; open({str(log)!r}, 'a').write("
+    note += "repr(os.environ.get('GLIBC_TUNABLES')) + chr(10))"
+    (tmp_path / "sitecustomize.py").write_text(note)
+    env = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{Path(runtime.__file__).parents[1]}"
+    if given is not None:
+        env["GLIBC_TUNABLES"] = given
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxcodec", command, "--help"],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"jaxcodec {command}" in done.stdout
+    assert log.read_text().splitlines() == [repr(value) for value in seen]

@@ -1,7 +1,6 @@
 """`jaxcodec train`: an experiment file and a corpus become a trained model."""
 
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -15,11 +14,7 @@ from jaxcodec.terminal import misuse, say
 if TYPE_CHECKING:
     from jaxcodec.experiment import Experiment
 
-__all__ = ["load_experiment", "restart_tuned", "train"]
-
-# memory that stays with the process and huge pages make a CPU step a quarter faster;
-# the allocator reads this only when a process starts
-TUNABLES = "glibc.malloc.hugetlb=1"
+__all__ = ["load_experiment", "train"]
 
 Data = Annotated[
     str,
@@ -303,10 +298,3 @@ def _stopping(joined: bool) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def restart_tuned() -> None:
-    """Starts the process anew with a better allocator setting, once, on Linux."""
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = TUNABLES
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

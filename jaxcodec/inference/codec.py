@@ -21,7 +21,7 @@ from jaxcodec.inference.samples import MAX_CHANNELS, checked
 from jaxcodec.inference.traced import Traced
 from jaxcodec.models.configs import PyramidConfig
 from jaxcodec.models.named import build
-from jaxcodec.modules.policy import Policy, suited
+from jaxcodec.modules.policy import Policy, suited, usable_cores
 
 __all__ = ["Codec", "batches"]
 
@@ -65,7 +65,7 @@ class Codec:
         self.batch_size = batch_size
         self.encoder_chunking = Chunking.encoder(config, chunk_codes)
         self.decoder_chunking = Chunking.decoder(config, chunk_codes)
-        self.policy = policy or suited(jax.default_backend())
+        self.policy = policy or suited(jax.default_backend(), cores=usable_cores())
         self._variables = jax.device_put(variables)  # one transfer, not one per array
         self._encode, self._decode = self._programs(traces)
 

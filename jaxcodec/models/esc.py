@@ -35,6 +35,7 @@ class ESC(nn.Module):
                 config.codebook_size,
                 config.codebook_dims[stream],
                 config.frames_per_code,
+                self.policy.block_search,
                 name=f"quantizer_{stream}",
             )
             for stream in range(config.max_streams)

@@ -8,7 +8,8 @@ from einops import rearrange
 from jaxcodec.arrays import Array, Float
 from jaxcodec.modules import parameters
 from jaxcodec.modules.functions import dense, layer_norm
-from jaxcodec.modules.lanes import Lanes, project_and_norm
+from jaxcodec.modules.lane_blocks import project_and_norm
+from jaxcodec.modules.lanes import Lanes
 
 __all__ = ["PatchDeEmbed", "PatchEmbed"]
 

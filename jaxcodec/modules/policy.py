@@ -1,10 +1,12 @@
 """How a model is executed: the same mathematics, chosen per backend and passed in."""
 
 import dataclasses
+import os
 
-__all__ = ["LAYOUTS", "Policy", "suited"]
+__all__ = ["LAYOUTS", "Policy", "suited", "usable_cores"]
 
 LAYOUTS = ("channels", "tiles", "lanes")
+MOST_LOOPS = 4  # each is compiled by itself
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,15 @@ class Policy:
     all intermediates stay in a CPU's cache; not for training. `lanes`: windows and
     examples last, all at once, which fills the vector lanes of a TPU. See
     `modules.lanes`; grids that a layout does not fit are computed channels last."""
+
+    loops: int = 1
+    """Loops over rows or tiles of windows that run side by side. XLA's CPU backend
+    divides the operations of one loop among threads, which are small; as many loops as
+    cores keep these busy with whole ones."""
+
+    block_search: bool = False
+    """Look for the nearest codeword in two steps; see `quantizers.codebook`. On a CPU,
+    where XLA compiles `argmax` to a loop over single numbers."""
 
     window_tile: int | None = None
     """For `channels`: attention windows that are carried through a Swin block together.
@@ -51,13 +62,17 @@ class Policy:
                 f"layout {self.layout!r} does not exist: use one of "
                 f"{', '.join(LAYOUTS)}."
             )
+        if self.loops < 1:
+            raise ValueError(f"loops is {self.loops}: it must be at least 1.")
         if self.window_tile is not None and self.window_tile < 1:
             raise ValueError(
                 f"window_tile is {self.window_tile}: it must be at least 1, or None."
             )
 
 
-def suited(platform: str, training: bool = False, num_devices: int = 1) -> Policy:
+def suited(
+    platform: str, training: bool = False, num_devices: int = 1, cores: int = 1
+) -> Policy:
     """The fastest policy that was found for a kind of device, in float32.
 
     Measured on CPUs, estimated by the compiler for TPUs; on a GPU nothing but the plain
@@ -67,13 +82,22 @@ def suited(platform: str, training: bool = False, num_devices: int = 1) -> Polic
         platform: "cpu", "gpu", "tpu", as JAX calls them.
         training: whether gradients are taken.
         num_devices: among which a batch is divided.
+        cores: of the CPU that may be used, see `usable_cores`.
     """
     if platform == "tpu":
         return Policy(layout="lanes")
     if platform != "cpu":
         return Policy()
+    loops = max(1, min(cores, MOST_LOOPS))
     if not training:
-        return Policy(layout="tiles")
+        return Policy(layout="tiles", loops=loops, block_search=True)
     if num_devices > 1:
         return Policy()  # tiles would be cut across the devices
-    return Policy(window_tile=64, remat=True)
+    return Policy(loops=loops, window_tile=64, remat=True, block_search=True)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, as the pools of XLA count them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

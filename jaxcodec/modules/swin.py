@@ -8,7 +8,8 @@ from einops import rearrange
 from jaxcodec.arrays import Array, Float
 from jaxcodec.modules import parameters, windows
 from jaxcodec.modules.functions import dense, layer_norm
-from jaxcodec.modules.lanes import Lanes, norm_and_project, run_block
+from jaxcodec.modules.lane_blocks import norm_and_project, run_block
+from jaxcodec.modules.lanes import Lanes
 from jaxcodec.modules.policy import Policy
 
 __all__ = ["FrequencyMerge", "FrequencySplit", "SwinBlock", "SwinStage"]

@@ -5,6 +5,8 @@ The plain way to run a block, on every backend and for grids of any size; see
 """
 
 import functools
+import itertools
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -143,7 +145,13 @@ def _tiled(run, windows, region, inside, policy: Policy):
 
     if policy.remat:
         body = jax.checkpoint(body)
-    done = jax.lax.map(body, (split(windows), split(region), split(inside)))
+    tiles = (split(windows), split(region), split(inside))
+    cuts = np.linspace(0, num_tiles, min(policy.loops, num_tiles) + 1).astype(int)
+    loops = [
+        jax.lax.map(body, jax.tree.map(operator.itemgetter(slice(low, high)), tiles))
+        for low, high in itertools.pairwise(cuts.tolist())
+    ]
+    done = jnp.concatenate(loops)
     return done.reshape(num_tiles * tile, *done.shape[2:])[:num_windows]
 
 

@@ -1,5 +1,7 @@
 """Product vector quantization of feature frames, all groups at once."""
 
+from typing import Any
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -130,6 +132,7 @@ class ProductVQ(nn.Module):
     codebook_size: int
     codebook_dim: int
     frames_per_code: int = 2
+    block_search: bool = False  # see `modules.policy`
 
     def setup(self):
         self.project = GroupProjection(
@@ -152,7 +155,7 @@ class ProductVQ(nn.Module):
     ) -> Quantized:
         """Quantizes features, with straight-through gradient."""
         latents = self.project.encode(features)
-        codes = nearest(latents, self.codebook, num_codewords)
+        codes = self._nearest(latents, num_codewords)
         codewords = lookup(codes, self.codebook)
         codebook_loss, commitment_loss = commit(latents, codewords)
         active = 1.0 - jnp.asarray(bypass, latents.dtype)
@@ -167,7 +170,10 @@ class ProductVQ(nn.Module):
 
     def encode(self, features: Float[Array, "b f t c"]) -> Int[Array, "b g n"]:
         """Codes of features."""
-        return nearest(self.project.encode(features), self.codebook)
+        return self._nearest(self.project.encode(features))
+
+    def _nearest(self, latents: Array, num_codewords: Any = None) -> Array:
+        return nearest(latents, self.codebook, num_codewords, self.block_search)
 
     def decode(self, codes: Int[Array, "b g n"]) -> Float[Array, "b f t c"]:
         """Features that codes stand for."""

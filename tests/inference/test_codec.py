@@ -9,7 +9,7 @@ from jaxcodec.bitstream import ContainerError, ProbabilityTables
 from jaxcodec.inference.codec import Codec
 from jaxcodec.metrics.codes import code_counts
 from jaxcodec.models.named import build
-from jaxcodec.modules.policy import Policy, suited
+from jaxcodec.modules.policy import Policy, suited, usable_cores
 from tests.micro import MICRO, variables
 
 RATE = MICRO.sample_rate
@@ -98,7 +98,7 @@ def test_chunked_equals_the_model_on_the_whole_signal(codec, weights, speech):
 
 
 def test_a_codec_runs_as_suits_its_device_or_as_it_is_told(codec, weights):
-    assert codec.policy == suited("cpu") != Policy()
+    assert codec.policy == suited("cpu", cores=usable_cores()) != Policy()
     told = Codec("micro", MICRO, weights, None, MARK, policy=Policy(window_tile=2))
     assert told.policy == Policy(window_tile=2)
 

@@ -1,3 +1,4 @@
+import collections
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from jaxcodec.modules import lanes as lanes_module
 from jaxcodec.modules.lanes import Lanes, enter, leave
 from jaxcodec.modules.policy import Policy
 from jaxcodec.modules.swin import SwinStage
@@ -17,6 +19,7 @@ from jaxcodec.modules.swin import SwinStage
 POLICIES = {
     "channels": Policy(),
     "tiles": Policy(layout="tiles"),
+    "loops": Policy(layout="tiles", loops=3),  # of 4 rows; of 2 rows and 3 windows
     "lanes": Policy(layout="lanes", remat=True),
     "bfloat16": Policy(layout="lanes", compute_dtype="bfloat16"),
 }
@@ -60,12 +63,12 @@ def by_policy(features, filled):
     made, slopes = {}, {}
     for name in ("channels", "lanes"):
         slopes[name], made[name] = learn(variables, grid, POLICIES[name])
-    for name in ("tiles", "bfloat16"):
+    for name in ("tiles", "loops", "bfloat16"):
         made[name] = run(variables, grid, POLICIES[name])
     return made, slopes
 
 
-@pytest.mark.parametrize("name", ["tiles", "lanes"])
+@pytest.mark.parametrize("name", ["tiles", "loops", "lanes"])
 def test_layouts_compute_the_same(by_policy, name, close):
     made, _ = by_policy
     for ours, plain in zip(made[name], made["channels"], strict=True):
@@ -101,6 +104,29 @@ def test_moves_are_undone(features, merged, rows):
         stacked = stacked.reshape(3, rows // 2, 8, 4)
         np.testing.assert_array_equal(lanes.leave(lanes.pair(held)), stacked)
         np.testing.assert_array_equal(lanes.unpair(lanes.pair(held)), held)
+
+
+@pytest.mark.parametrize(
+    ("rows", "windows", "shared"),
+    [
+        (5, 7, {(1, 7): 1, (2, 7): 2}),
+        (2, 7, {(2, 2): 2, (2, 3): 1}),
+        (2, 1, {(2, 1): 1}),
+    ],
+)
+def test_rows_or_windows_are_shared_out_among_loops(rows, windows, shared):
+    seen = collections.Counter()
+
+    def walk(run, grids):
+        seen[grids[0].shape[0], grids[0].shape[-1]] += 1
+        return run(grids[0])
+
+    grid = jnp.arange(rows * 6.0 * windows).reshape(rows, 6, 1, 1, windows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lanes_module, "_walk", walk)
+        done = Lanes(1, 4, merged=False, loops=3).each(lambda part: 2 * part, grid)
+    np.testing.assert_array_equal(done, 2 * grid)
+    assert seen == shared
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,21 @@ def test_the_first_of_equal_codewords_wins(normal):
     codebook = jnp.concatenate([-row, row, 2 * row, 4 * row], axis=1)
     assert nearest(row[None], codebook).item() == 1
     assert nearest(jnp.zeros((1, 1, 1, 4)), codebook).item() == 0
+
+
+@pytest.mark.parametrize("size", [128, 40])  # whole blocks, and not
+def test_a_search_by_blocks_finds_the_same(normal, size):
+    latents, codebook = normal(2, 3, 50, 4), normal(3, size, 4, seed=1)
+    # doubled, so that every best codeword is there twice, to the last bit
+    codebook = jnp.concatenate([codebook, 2 * codebook], axis=1)
+    search = jax.jit(functools.partial(nearest, by_blocks=True))
+    found = search(latents, codebook)
+    assert found.max() < size
+    np.testing.assert_array_equal(found, nearest(latents, codebook))
+    some = search(latents, codebook, size // 2)
+    np.testing.assert_array_equal(some, nearest(latents, codebook, size // 2))
+    assert not np.array_equal(some, found)
+    assert nearest(jnp.zeros((1, 3, 1, 4)), codebook, by_blocks=True).max() == 0
 
 
 def test_number_of_codewords_can_be_traced(normal):

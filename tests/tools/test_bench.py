@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from jaxcodec.experiment import Objective
 from jaxcodec.export.weights import save_release
 from jaxcodec.losses.reconstruction import mel_loss, power_law_loss
 from jaxcodec.models.named import build
+from jaxcodec.runtime import TUNABLES
 from tests.micro import SHORT, drawn
 from tools import bench
 from tools.benchmarks import alternate, figures, tables
@@ -93,6 +95,34 @@ def test_figures_of_turns(folder):
     rows = [sized(1, 2, 4), sized(2, 2, 16), sized(1, 4, 16), sized(2, 8, 256)]
     assert figures.growth(rows) == pytest.approx(2)
     assert figures.growth(rows[:1]) is None
+
+
+@pytest.mark.parametrize(
+    ("system", "given", "seen"),
+    [
+        ("jaxcodec", None, TUNABLES),
+        ("torch-pages", None, TUNABLES),
+        ("torch", None, None),
+        ("jaxcodec", "", ""),  # the user's own choice
+    ],
+)
+def test_huge_pages_are_asked_for_as_the_commands_do(
+    folder, monkeypatch, system, given, seen
+):
+    if given is None:
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    else:
+        monkeypatch.setenv("GLIBC_TUNABLES", given)
+    code = "import json, os; print(json.dumps(os.environ.get('GLIBC_TUNABLES')))"
+    start = subprocess.Popen
+
+    def say_it(command, **settings):
+        return start([command[0], "-c", code], **settings)
+
+    monkeypatch.setattr(alternate.subprocess, "Popen", say_it)
+    worker = alternate.Worker(Order(system=system, work="encode", folder=str(folder)))
+    assert json.loads(worker._answers.get(timeout=60)) == seen
+    worker.close()
 
 
 def test_the_twin_does_the_same_work(folder):

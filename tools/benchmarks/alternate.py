@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from jaxcodec.runtime import TUNABLES
 from tools.benchmarks.make import ROOT
 from tools.benchmarks.order import Order
 
@@ -47,6 +48,8 @@ class Worker:
         self.order = order
         env = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         env.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        if order.huge_pages:
+            env.setdefault("GLIBC_TUNABLES", TUNABLES)
         if order.device != "auto":
             env["JAX_PLATFORMS"] = "cpu" if order.device == "cpu" else "cuda"
         self._log: IO = tempfile.TemporaryFile("w+")  # noqa: SIM115

@@ -17,7 +17,7 @@ import numpy as np
 from jaxcodec import parallel
 from jaxcodec.experiment import Experiment, Objective, Schedule
 from jaxcodec.models.named import build, config_from_dict
-from jaxcodec.modules.policy import Policy, suited
+from jaxcodec.modules.policy import Policy, suited, usable_cores
 from jaxcodec.train.step import init_state, make_optimizer, make_train_step
 from tools.benchmarks.make import read_variables
 from tools.benchmarks.order import (
@@ -87,7 +87,13 @@ def prepare(order: Order) -> Prepared:
 
 # operations are counted in the usual layout: what the work needs, however it is done,
 # and a program without loops, whose bodies XLA counts only once
-PLAIN: dict[str, Any] = {"layout": "channels", "window_tile": None, "remat": False}
+PLAIN: dict[str, Any] = {
+    "layout": "channels",
+    "loops": 1,
+    "window_tile": None,
+    "remat": False,
+    "block_search": False,
+}
 
 
 def policy_of(order: Order) -> Policy:
@@ -100,7 +106,12 @@ def policy_of(order: Order) -> Policy:
     """
     dtype = "bfloat16" if order.precision == "bfloat16" else "float32"
     if order.layout is None:
-        suits = suited(jax.default_backend(), order.work == "train", jax.device_count())
+        suits = suited(
+            jax.default_backend(),
+            order.work == "train",
+            jax.device_count(),
+            usable_cores(),
+        )
         return dataclasses.replace(
             suits, compute_dtype=dtype, remat=order.remat or suits.remat
         )

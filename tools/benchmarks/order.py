@@ -16,7 +16,7 @@ import numpy as np
 __all__ = ["MEL", "PEERS", "PRECISIONS", "WORKS", "Order", "Prepared", "inputs", "pin"]
 
 WORKS = ("encode", "decode", "train")
-PEERS = ("torch", "torch-compile", "encodec", "dac", "mimi")
+PEERS = ("torch", "torch-pages", "torch-compile", "encodec", "dac", "mimi")
 # float32: strictly; tf32: products of float32 on tensor cores; bfloat16: inside blocks
 PRECISIONS = ("float32", "tf32", "bfloat16")
 MEL = "mel_filters.npz"  # beside the weights, for losses without JAX
@@ -70,7 +70,12 @@ class Order:
     @property
     def has_our_weights(self) -> bool:
         """Whether the system is our model, here or in PyTorch."""
-        return self.system in ("jaxcodec", "torch", "torch-compile")
+        return self.system == "jaxcodec" or self.system.startswith("torch")
+
+    @property
+    def huge_pages(self) -> bool:
+        """Whether its process asks for them: ours does, as the command `jaxcodec`."""
+        return self.system in ("jaxcodec", "torch-pages")
 
     def config(self) -> dict[str, Any]:
         """The model's settings."""

@@ -16,6 +16,7 @@ __all__ = ["blocks_of", "grid", "render", "rewrite"]
 BLOCK = re.compile(r"<!-- bench:([\w+/-]+) -->\n(.*?)<!-- /bench -->", re.S)
 SYSTEMS = {
     "torch": "PyTorch twin, eager",
+    "torch-pages": "PyTorch twin, eager, huge pages",
     "torch-compile": "PyTorch twin, torch.compile",
     "encodec": "EnCodec 24 kHz (transformers)",
     "dac": "DAC 16 kHz (transformers)",
