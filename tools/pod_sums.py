@@ -1,17 +1,12 @@
 """What a whole program would take, as the sum of its parts, side by side by layout.
 
-    python -m tools.pod_sums FILE.json ...  # results that `compile_for_pod` wrote
-
 The TPU compiler notes cycles only while it writes code, and that takes too long for a
 whole program. Its parts, compiled by themselves, can be added up; what crosses the
 seams between them is not in the sum. A clip's own work is given per second of audio,
 and the optimizer's, which is per step, is divided by the audio of the step.
 """
 
-import json
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from tools.pod_table import chip_of
@@ -20,8 +15,13 @@ __all__ = ["sum_table"]
 
 Rows = list[dict[str, Any]]
 
-# name of a column, per layout; figures of `_figures`
-COLUMNS = ("cycles", "with reshapes", "MB in tiles", "MB in memory")
+# per second of audio, for each layout; see `_figures`
+COLUMNS = ("us", "us with reshapes", "MB in tiles", "of these in memory")
+NOTE = (
+    "A sum of parts compiled by themselves: what crosses their seams is not in it. "
+    "Per second of audio of one chip. Reshapes that move data have no estimate; their "
+    "bytes at full bandwidth are added in the second figure."
+)
 
 
 def sum_table(program: str, rows: Rows) -> str:
@@ -58,7 +58,8 @@ def sum_table(program: str, rows: Rows) -> str:
             cells += [f"{value:,.1f}" for value in values]
             cells += [f"{values[0] / values[1]:.2f}"] * (len(layouts) == 2)
         lines.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    text = [f"| {' | '.join(cells)} |" for cells in lines]
+    return "\n".join([NOTE, "", *text])
 
 
 def _figures(row: dict[str, Any]) -> tuple[float, ...]:
@@ -80,17 +81,3 @@ def _figures(row: dict[str, Any]) -> tuple[float, ...]:
 
 def _added(figures: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
     return tuple(map(sum, zip(*figures, strict=True)))
-
-
-def main(files: list[str]) -> int:
-    if not files:
-        print(__doc__, file=sys.stderr)
-        return 2
-    for file in files:
-        for program, rows in json.loads(Path(file).read_text())["sums"].items():
-            print(sum_table(program, rows), end="\n\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
