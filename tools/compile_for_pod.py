@@ -19,8 +19,10 @@ reshapes that move data have no such note and are not in it. Use it to compare p
 
 A step takes the compiler many minutes on two cores. Results are kept in a folder, by
 what was compiled and with what; a part (`--part stage:0`) is quicker, and so is
-`--direction forward`. `--plan` stops when the compiler begins to write code: memory,
-operations and collectives are known by then, and no time. In the background:
+`--direction forward`. `--part encode:sum` (decode, step) compiles all parts that make
+up a program, one after the other, and adds them up; what crosses their seams is not in
+the sum. `--plan` stops when the compiler begins to write code: memory, operations and
+collectives are known by then, and no time. In the background:
     nohup nice python -m tools.compile_for_pod ... --limit 3600 > step.log 2>&1 &
 """
 
@@ -44,19 +46,26 @@ from tools.pod_compiler import (
     versions,
     write,
 )
+from tools.pod_sums import sum_table
 from tools.pod_table import chip_of, growth, table
 
 
 def compile_one(
-    args: argparse.Namespace, experiment: Any, part: str, topology: str, batch: int
+    args: argparse.Namespace,
+    experiment: Any,
+    part: str,
+    topology: str,
+    batch: int,
+    direction: str | None = None,
 ) -> dict[str, Any]:
     """One result, from the folder of results where it is known."""
+    direction = direction or args.direction
     if not args.plan:
-        return _compile_one(args, experiment, part, topology, batch)
+        return _compile_one(args, experiment, part, topology, batch, direction)
     # a process of its own, which ends the compiler that is still at work
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    asked = (args, experiment, part, topology, batch)
+    asked = (args, experiment, part, topology, batch, direction)
     child = context.Process(target=_plan_one, args=(there, *asked), daemon=True)
     child.start()
     there.close()
@@ -88,14 +97,19 @@ def _end_with(parent: int) -> None:
 
 
 def _compile_one(
-    args: argparse.Namespace, experiment: Any, part: str, topology: str, batch: int
+    args: argparse.Namespace,
+    experiment: Any,
+    part: str,
+    topology: str,
+    batch: int,
+    direction: str,
 ) -> dict[str, Any]:
     from jaxcodec import parallel
     from jaxcodec.train.step import policy_of
     from tools.pod_parts import lower_part
 
     mesh = parallel.data_mesh(devices_of(topology))
-    lowered = lower_part(experiment, mesh, part, args.direction, batch)
+    lowered = lower_part(experiment, mesh, part, direction, batch)
     tools = versions()
     key = key_of(lowered.as_text(), topology, tools)
     key += "-plan" if args.plan else ""
@@ -107,7 +121,7 @@ def _compile_one(
         "changes": args.changes,
         "part": part,
         "layout": layout,
-        "direction": args.direction,
+        "direction": direction,
         "topology": topology,
         "chips": mesh.devices.size,
         "batch": batch,
@@ -116,7 +130,8 @@ def _compile_one(
         "versions": tools,
     }
     ask = planned if args.plan else compiled
-    return cached(args.cache / f"{key}.json", lambda: {**asked, **ask(lowered)})
+    found = cached(args.cache / f"{key}.json", lambda: {**asked, **ask(lowered)})
+    return {**found, **asked}  # the same program may have another name elsewhere
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -125,9 +140,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ValueError, FileNotFoundError, ModuleNotFoundError: it cannot be answered.
     """
+    from tools.pod_modules import SUMS
     from tools.pod_parts import check_part
 
     experiments = chosen(args)
+    if set(args.part) <= set(SUMS):
+        return {"sums": {name: add(args, experiments, name) for name in args.part}}
     for part in args.part:
         check_part(experiments[0], part)
     first = experiments[0], args.part[0]
@@ -151,6 +169,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         found["grows"] = [line for lines in grown for line in lines]
         print("grows per chip: " + ("; ".join(found["grows"]) or "nothing"))
     return {"results": rows, **found}
+
+
+def add(
+    args: argparse.Namespace, experiments: list[Any], program: str
+) -> list[dict[str, Any]]:
+    """Results of the parts of a program, for every layout; prints their sum."""
+    from tools.pod_modules import summands
+
+    parts = summands(experiments[0].model, program)
+    rows = []
+    for experiment in experiments:
+        for part, direction in parts:
+            asked = (part, args.topology[0], args.batch, direction)
+            rows.append(compile_one(args, experiment, *asked))
+    print(sum_table(program, rows), flush=True)
+    return rows
 
 
 def chosen(args: argparse.Namespace) -> list[Any]:
@@ -224,8 +258,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--part",
         nargs="+",
         default=["step"],
-        help="step (training, whole), encode, decode (whole), encoder, decoder, "
-        "losses, optimizer, stage:N",
+        help="step (training, whole), encode, decode (whole), one of their parts, such "
+        "as stage:N, or encode:sum, decode:sum, step:sum, all parts of one",
     )
     parser.add_argument("--direction", choices=("forward", "both"), default="both")
     parser.add_argument(

@@ -72,6 +72,7 @@ class Work:
     moved: int = 0  # bytes of operands and results, tiles filled up
     moved_in_memory: int = 0  # of these, what lies in the memory, not on the chip
     relayouts: Traffic = Traffic()  # reshapes that move data; they have no estimate
+    relayouts_in_memory: int = 0  # of `moved_in_memory`, what these move
 
     @property
     def collectives(self) -> dict[str, Traffic]:
@@ -94,6 +95,7 @@ class Work:
         self.loops_of_unknown_length += times * other.loops_of_unknown_length
         self.moved += times * other.moved
         self.moved_in_memory += times * other.moved_in_memory
+        self.relayouts_in_memory += times * other.relayouts_in_memory
         self.relayouts = Traffic(
             self.relayouts.count + times * other.relayouts.count,
             self.relayouts.bytes + times * other.relayouts.bytes,
@@ -203,8 +205,7 @@ def _add_instruction(total: Work, line: str, computations, work_of) -> None:
             total.bytes[kind] += shape_bytes(_result(shape, opcode))
     own = _CYCLES.search(rest)
     total.cycles += int(own.group(1)) if own else 0
-    if opcode == "reshape" and not own:
-        # one that moves nothing is a bitcast by now
+    if _is_relayout(opcode, rest):
         total.add(Work(relayouts=Traffic(1, shape_bytes(shape))))
     called = dict(_called(rest))
     inside = Work()
@@ -223,8 +224,14 @@ def _add_instruction(total: Work, line: str, computations, work_of) -> None:
             inside.add(work_of(name))
         if opcode == "fusion":
             # inside, a reshape is a way of reading, and nothing is written
-            inside.relayouts, inside.moved, inside.moved_in_memory = Traffic(), 0, 0
+            inside.relayouts, inside.relayouts_in_memory = Traffic(), 0
+            inside.moved, inside.moved_in_memory = 0, 0
     total.add(inside, cycles=not own)
+
+
+def _is_relayout(opcode: str, rest: str) -> bool:
+    """Whether it is a reshape that moves data: others are bitcasts by now."""
+    return opcode == "reshape" and not _CYCLES.search(rest)
 
 
 def _add_movement(total: Work, line: str, shapes: dict[str, str]) -> None:
@@ -260,6 +267,8 @@ def _add_movement(total: Work, line: str, shapes: dict[str, str]) -> None:
         moved, in_memory = padded_bytes(one)
         total.moved += moved
         total.moved_in_memory += in_memory
+        if _is_relayout(opcode, rest):
+            total.relayouts_in_memory += in_memory
 
 
 def _parts(line: str) -> tuple[str, str, str] | None:

@@ -137,6 +137,7 @@ def _movement(work: Work) -> dict[str, Any]:
         "moved": work.moved,
         "moved_in_memory": work.moved_in_memory,
         "relayouts": dataclasses.asdict(work.relayouts),
+        "relayouts_in_memory": work.relayouts_in_memory,
     }
 
 

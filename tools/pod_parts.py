@@ -13,50 +13,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
-from jaxcodec import parallel
 from jaxcodec.arrays import Array, PyTree
 from jaxcodec.experiment import Experiment
 from jaxcodec.losses.reconstruction import compressed_loss, mel_loss, power_law_loss
 from jaxcodec.models.named import build
-from jaxcodec.models.pyramid import PyramidDecoder, PyramidEncoder, _stage, lanes_of
-from jaxcodec.models.spectral import analyse
 from jaxcodec.train.adversarial import make_adversary
 from jaxcodec.train.programs import Programs
-from jaxcodec.train.step import make_optimizer, policy_of
+from jaxcodec.train.step import make_optimizer
+from tools.pod_modules import Inputs, model_parts, runnable
 
 __all__ = ["DIRECTIONS", "PARTS", "check_part", "lower_part"]
 
-PARTS = (
-    "step",
-    "encode",
-    "decode",
-    "encoder",
-    "decoder",
-    "losses",
-    "optimizer",
-    "stage:N",
-)
+PARTS = ("step", "encode", "decode", "losses", "optimizer")
 DIRECTIONS = ("forward", "both")
 
 
-def check_part(experiment: Experiment, part: str) -> int | None:
-    """The number N of `stage:N`, None for every other part.
-
+def check_part(experiment: Experiment, part: str) -> None:
+    """
     Raises:
         ValueError: the experiment has no such part.
     """
-    name, colon, number = part.partition(":")
-    stages = len(experiment.model.channels) - 1
-    if name == "stage" and number.isdecimal() and int(number) < stages:
-        return int(number)
-    if colon or part not in PARTS:
+    offered = (*PARTS, *model_parts(experiment.model))
+    if part not in offered:
         raise ValueError(
             f"part {part!r} does not exist in {experiment.name}: use one of "
-            f"{', '.join(PARTS)} with N from 0 to {stages - 1}."
+            f"{', '.join(offered)}."
         )
-    return None
 
 
 def lower_part(
@@ -67,46 +51,45 @@ def lower_part(
     Args:
         experiment: what is trained; its batch size is not used.
         mesh: the devices, which may be those of a topology that nobody has.
-        part: one of `PARTS`.
-        direction: "forward", or "both" with the gradients of weights and inputs; the
-            step, encode, decode and the optimizer have no direction.
+        part: one of `PARTS` or of `pod_modules.model_parts`.
+        direction: "forward", as coding and decoding run it, or "both" with the
+            gradients that training takes; the step, encode, decode, codewords and the
+            optimizer have no direction.
         batch: examples per device.
 
     Raises:
         ValueError: the experiment has no such part.
     """
-    stage = check_part(experiment, part)
+    check_part(experiment, part)
     count = batch * mesh.devices.size
     plan = dataclasses.replace(experiment.schedule, batch_size=count)
     experiment = dataclasses.replace(experiment, schedule=plan)
+    inputs = Inputs(experiment, mesh, count)
     if part in ("step", "optimizer"):
         programs = Programs(
             experiment, mesh, adversary=make_adversary(experiment.adversarial)
         )
         if part == "optimizer":
             return _lower_optimizer(experiment, programs)
-        return programs.step.lower(programs.shapes, _waveform(experiment, mesh, count))
+        return programs.step.lower(programs.shapes, inputs.waveform())
     if part in ("encode", "decode"):
-        return _lower_codec(experiment, mesh, part, count)
+        return _lower_codec(inputs, part)
+    train = direction == "both" and part != "codewords"
     if part == "losses":
-        run, weights, inputs = _losses(experiment, mesh, count)
+        run, weights, given = _losses(experiment, inputs)
     else:
-        run, weights, inputs = _features(experiment, mesh, count, part, stage)
-    made = jax.jit(run if direction == "forward" else _with_gradients(run))
-    return made.lower(weights, inputs)
+        run, weights, given = runnable(inputs, part, train)
+    made = jax.jit(_with_gradients(run, part) if train else run)
+    return made.lower(weights, given)
 
 
-def _lower_codec(
-    experiment: Experiment, mesh: Mesh, part: str, count: int
-) -> jax.stages.Lowered:
+def _lower_codec(inputs: Inputs, part: str) -> jax.stages.Lowered:
     """Coding or decoding whole clips at the highest bitrate, as `inference` does it."""
-    config = experiment.model
-    codec: Any = build(config, policy_of(experiment, mesh))
-    rows, same = parallel.batch_sharding(mesh), parallel.replicated(mesh)
-    waveform, num_codes = _waveform(experiment, mesh, count), _num_codes(experiment)
+    config = inputs.config
+    codec: Any = build(config, inputs.policy)
+    waveform, present = inputs.waveform(), inputs.array(inputs.num_codes)
     shapes = jax.eval_shape(codec.init, jax.random.key(0), waveform)
-    variables = jax.tree.map(lambda leaf: _struct(leaf.shape, same), shapes)
-    present = _struct((count, num_codes), rows)
+    variables = inputs.everywhere(shapes)
     if part == "encode":
 
         def encode(variables: PyTree, waveform: Array, present: Array):
@@ -119,9 +102,9 @@ def _lower_codec(
     def decode(variables: PyTree, codes: Array, num_streams: Array, present: Array):
         return codec.apply(variables, codes, num_streams, present, method="decode")
 
-    layout = (count, config.max_streams, config.num_groups, num_codes)
-    codes = jax.ShapeDtypeStruct(layout, jnp.int32, sharding=rows)
-    streams = jax.ShapeDtypeStruct((count, num_codes), jnp.int32, sharding=rows)
+    layout = (config.max_streams, config.num_groups, inputs.num_codes)
+    codes = inputs.array(*layout, dtype=jnp.int32)
+    streams = inputs.array(inputs.num_codes, dtype=jnp.int32)
     return jax.jit(decode).lower(variables, codes, streams, present)
 
 
@@ -143,98 +126,31 @@ def _lower_optimizer(experiment: Experiment, programs: Programs) -> jax.stages.L
     return made.lower(state.params, state.opt_state, state.params)
 
 
-def _losses(experiment: Experiment, mesh: Mesh, count: int):
-    """The reconstruction losses, of an estimate against a target."""
+def _losses(experiment: Experiment, inputs: Inputs):
+    """The reconstruction losses, of estimates against targets."""
     config, weights = experiment.model, experiment.objective
 
-    def run(_: PyTree, signals: PyTree):
-        target, estimate = signals
-        spectra = analyse(config, target), analyse(config, estimate)
+    def run(targets: PyTree, estimates: PyTree):
+        (target, target_spectrum), (estimate, spectrum) = targets, estimates
         losses = {
             "mel": mel_loss(target, estimate, config.sample_rate, dft=weights.dft),
-            "stft": power_law_loss(*spectra),
-            "compressed": compressed_loss(*spectra),
+            "stft": power_law_loss(target_spectrum, spectrum),
+            "compressed": compressed_loss(target_spectrum, spectrum),
         }
         return sum(getattr(weights, k) * jnp.mean(loss) for k, loss in losses.items())
 
-    waveform = _waveform(experiment, mesh, count)
-    return run, (), (waveform, waveform)
+    signals = inputs.waveform(), inputs.spectrum()
+    return run, signals, signals
 
 
-def _features(
-    experiment: Experiment, mesh: Mesh, count: int, part: str, stage: int | None
-):
-    """A module on features of the size that it gets in training."""
-    config, policy = experiment.model, policy_of(experiment, mesh)
-    frames = _num_codes(experiment) * config.frames_per_code
-    swin = config.backbone == "swin"
-    module: Any
-    method: Any = None  # the module's own call
-    if part == "encoder":
-        module = PyramidEncoder(config, policy)
-        sizes = (config.n_fft // 2 + 1, frames * config.patch[1], 2)
-    elif part == "decoder":
-        module, method = PyramidDecoder(config, policy), _decode
-        sizes = (config.rows[-1], frames, config.channels[-1])
-    else:
-        assert stage is not None
-        heads = config.heads[stage] if swin else 1
-        wider = config.channels[stage + 1]
-        module = _stage(config, policy)(heads, wider, False, f"stage_{stage}")
-        sizes = (config.rows[stage], frames, config.channels[stage])
-    features = _struct((count, *sizes), parallel.batch_sharding(mesh))
-    lanes = lanes_of(config, policy, count, frames) if swin else None
-    if lanes is not None and part != "encoder":  # which enters them by itself
-        held = jax.eval_shape(lanes.enter, features)
-        spec = PartitionSpec(*[None] * (held.ndim - 1), "data")
-        features = _struct(held.shape, NamedSharding(mesh, spec))
-    variables = jax.eval_shape(
-        lambda key, x: module.init(key, x, lanes=lanes, method=method),
-        jax.random.key(0),
-        features,
-    )
-    same = parallel.replicated(mesh)
-    weights = jax.tree.map(lambda leaf: _struct(leaf.shape, same), variables)
-
-    def run(variables: PyTree, features: PyTree):
-        made, _ = module.apply(
-            variables,
-            features,
-            train=True,
-            lanes=lanes,
-            method=method,
-            mutable=["batch_stats"],
-        )
-        return made
-
-    return run, weights, features
-
-
-def _decode(decoder: PyramidDecoder, features, train: bool = False, lanes=None):
-    for index in range(len(decoder.config.channels) - 1):
-        features = decoder.stage(index, features, None, train, lanes)
-    return decoder.finish(features, None, train, lanes)
-
-
-def _with_gradients(run: Callable) -> Callable:
-    """Sum of squares of the outputs, and its gradients."""
+def _with_gradients(run: Callable, part: str) -> Callable:
+    """Sum of squares of the outputs, and the gradients that training takes."""
+    # waveforms and targets have none
+    argnums = {"embed": 0, "losses": 1}.get(part, (0, 1))
 
     def loss(weights: PyTree, inputs: PyTree):
         return sum(
             jnp.sum(jnp.square(x)) for x in jax.tree.leaves(run(weights, inputs))
         )
 
-    return jax.value_and_grad(loss, argnums=(0, 1))
-
-
-def _waveform(experiment: Experiment, mesh: Mesh, count: int) -> jax.ShapeDtypeStruct:
-    samples = experiment.model.clip_samples(_num_codes(experiment))
-    return _struct((count, samples), parallel.batch_sharding(mesh))
-
-
-def _num_codes(experiment: Experiment) -> int:
-    return experiment.schedule.clip_code_frames
-
-
-def _struct(shape: tuple[int, ...], sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+    return jax.value_and_grad(loss, argnums)

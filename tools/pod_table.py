@@ -147,11 +147,16 @@ def main(files: list[str]) -> int:
     if not files:
         print(__doc__, file=sys.stderr)
         return 2
+    from tools.pod_sums import sum_table  # which needs this module
+
     rows = []
     for file in files:
         found = json.loads(Path(file).read_text())
-        rows.extend(found.get("results", [found]))
-    print(table(rows))
+        for program, parts in found.get("sums", {}).items():
+            print(sum_table(program, parts), end="\n\n")
+        rows.extend(found.get("results", [] if "sums" in found else [found]))
+    if rows:
+        print(table(rows))
     return 0
 
 

@@ -162,8 +162,7 @@ def _attention(
     query, key, value = qkv
     depth, count = query.shape[1:3]
     query = query * depth**-0.5
-    scores = jnp.sum(query[:, :, :, None] * key[:, :, None], axis=1)
-    # h q k n
+    scores = _contracted(query, key, True)  # h q k n
     scores = scores.astype(jnp.float32) + bias[:, :count, :count, None]
     if penalty is not None:
         scores = scores + penalty
@@ -175,14 +174,50 @@ def _attention(
         if penalty is not None:
             pull = pull + penalty[:, :width]  # a column exists or not, as one
         scores = jnp.concatenate([scores, pull], axis=2)
-    scores = jnp.exp(scores - jnp.max(scores, axis=2, keepdims=True))
+    # a constant to the gradient, which cancels; that of a maximum would look for it
+    # among scores computed anew, perhaps rounded otherwise, and divide by how often
+    most = jax.lax.stop_gradient(jnp.max(scores, axis=2, keepdims=True))
+    scores = jnp.exp(scores - most)
     total = jnp.sum(scores, axis=2)
     weights = scores.astype(value.dtype)
-    mixed = jnp.sum(weights[:, None, :, :count] * value[:, :, None], axis=3)
+    weighted = value.swapaxes(1, 2), weights[:, :, :count].swapaxes(1, 2)
+    mixed = _contracted(*weighted, False)  # chained, every term would go to memory
     if empty is not None:
         rest = jnp.sum(weights[:, None, :, count:], axis=3)
         mixed = mixed + rest * empty[2, :, :, None, None]
     return mixed / total[:, None]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _contracted(
+    left: Float[Array, "h z i n"], right: Float[Array, "h z j n"], chained: bool
+) -> Float[Array, "h i j n"]:
+    """Sums the products of two arrays over an axis.
+
+    Chained, as one sum after the other: a TPU's compiler reckons a quarter of the
+    cycles of a reduction. Gradients are always chained; those that JAX would take of a
+    chain put every slice back by itself.
+    """
+    if not chained:
+        return jnp.sum(left[:, :, :, None] * right[:, :, None], axis=1)
+    products = (left[:, z, :, None] * right[:, z, None] for z in range(left.shape[1]))
+    return _chain(product.astype(jnp.float32) for product in products).astype(
+        left.dtype
+    )
+
+
+def _contracted_forward(left: Array, right: Array, chained: bool):
+    return _contracted(left, right, chained), (left, right)
+
+
+def _contracted_backward(chained: bool, factors: tuple[Array, Array], slope: Array):
+    del chained
+    left, right = factors
+    of_left = _contracted(right.swapaxes(1, 2), slope.swapaxes(1, 2), True)
+    return of_left, _contracted(left.swapaxes(1, 2), slope, True)
+
+
+_contracted.defvjp(_contracted_forward, _contracted_backward)
 
 
 def _attention_by_heads(

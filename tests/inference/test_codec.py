@@ -94,7 +94,7 @@ def test_chunked_equals_the_model_on_the_whole_signal(codec, weights, speech):
     coded = codec.encode(whole, RATE)
     np.testing.assert_array_equal(coded.codes, codes)
     audio = jax.jit(lambda v, c: model.apply(v, c, method="decode"))(weights, codes)
-    np.testing.assert_allclose(codec.decode(coded), audio[0], atol=2e-5)
+    np.testing.assert_allclose(codec.decode(coded), audio[0], rtol=2e-5, atol=2e-5)
 
 
 def test_a_codec_runs_as_suits_its_device_or_as_it_is_told(codec, weights):

@@ -108,6 +108,7 @@ def test_loops_branches_and_calls_are_counted_as_they_run():
     # 5 turns of the fusion, whose inside is in its own figure; the slower branch
     assert work.cycles == 5 * 100 + 10
     assert work.relayouts == Traffic(5, 5 * 8)
+    assert work.relayouts_in_memory == 5 * (4 * 128) * 4  # what it reads is on the chip
     assert work.collectives == {
         "all-gather": Traffic(1, 16),
         "all-reduce": Traffic(1, 11),
