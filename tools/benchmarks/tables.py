@@ -169,11 +169,14 @@ def about(document: dict[str, Any]) -> str:
         text = f"Medians and quartiles of {number} turns in alternation; {text}"
     if document.get("note"):
         text += f" {document['note']}"
-    peaks = {row.get("peak_from"): row.get("peak_tflops") for row in rows}
-    if measured := peaks.get("matmul in this run"):
-        text += (
-            f" MFU is relative to a matmul in the same run ({measured:.2g} TFLOP/s)."
-        )
+    peaks = [
+        row["peak_tflops"]
+        for row in rows
+        if row.get("peak_from") == "matmul in this run" and row.get("peak_tflops")
+    ]
+    if peaks:
+        rates = " to ".join(dict.fromkeys(f"{f(peaks):.2g}" for f in (min, max)))
+        text += f" MFU is relative to a matmul in the same run ({rates} TFLOP/s)."
     return text
 
 
