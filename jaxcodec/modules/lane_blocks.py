@@ -231,7 +231,7 @@ def _attention_by_heads(
 
     The scores of a head stay in its cache. Sums are chains of sums, which XLA's CPU
     backend fuses; and no axis is joined to another, or it would compute indices for
-    every number instead of whole vectors. Gradients of chains are poor.
+    every number instead of whole vectors. Gradients of chains are right, but slow.
     """
     depth, count = qkv.shape[2:4]
 
@@ -250,7 +250,8 @@ def _attention_by_heads(
             if penalty is not None:
                 pull = pull + penalty[:, :width]
             scores = jnp.concatenate([scores, pull], axis=1)
-        scores = jnp.exp(scores - jnp.max(scores, axis=1, keepdims=True))
+        most = jax.lax.stop_gradient(jnp.max(scores, axis=1, keepdims=True))
+        scores = jnp.exp(scores - most)
         total = jnp.sum(scores, axis=1)
         weights = scores.astype(value.dtype)
         mixed = _chain(weights[:, k] * value[:, None, k] for k in range(count))

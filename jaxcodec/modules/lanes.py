@@ -13,7 +13,6 @@ doubling the frequency axis then move whole rows.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ import numpy as np
 from einops import rearrange
 
 from jaxcodec.arrays import Array, Float
-from jaxcodec.modules.policy import Policy
+from jaxcodec.modules.policy import Policy, shares
 from jaxcodec.modules.windows import MASKED
 
 __all__ = ["Lanes", "enter", "leave"]
@@ -107,11 +106,9 @@ class Lanes:
         rows, windows = grid.shape[0], grid.shape[-1]
         # few rows are cut between windows: everything in a window depends on it alone
         axis = 0 if rows >= self.loops else -1
-        cuts = np.linspace(0, rows if axis == 0 else windows, self.loops + 1)
         parts = [
             _walk(run, [_between(part, axis, low, high) for part in (grid, *others)])
-            for low, high in itertools.pairwise(cuts.astype(int).tolist())
-            if low < high
+            for low, high in shares(rows if axis == 0 else windows, self.loops)
         ]
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=axis)
 

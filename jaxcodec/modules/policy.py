@@ -1,9 +1,10 @@
 """How a model is executed: the same mathematics, chosen per backend and passed in."""
 
 import dataclasses
+import itertools
 import os
 
-__all__ = ["LAYOUTS", "Policy", "suited", "usable_cores"]
+__all__ = ["LAYOUTS", "Policy", "shares", "suited", "usable_cores"]
 
 LAYOUTS = ("channels", "tiles", "lanes")
 MOST_LOOPS = 4  # each is compiled by itself
@@ -94,6 +95,12 @@ def suited(
     if num_devices > 1:
         return Policy()  # tiles would be cut across the devices
     return Policy(loops=loops, window_tile=64, remat=True, block_search=True)
+
+
+def shares(count: int, loops: int) -> list[tuple[int, int]]:
+    """Where each loop begins and ends that has something of `count` to do."""
+    cuts = [count * loop // loops for loop in range(loops + 1)]
+    return [(low, high) for low, high in itertools.pairwise(cuts) if low < high]
 
 
 def usable_cores() -> int:

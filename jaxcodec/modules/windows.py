@@ -5,7 +5,6 @@ The plain way to run a block, on every backend and for grids of any size; see
 """
 
 import functools
-import itertools
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from einops import rearrange
 
 from jaxcodec.arrays import Array, Bool, Float, Int
 from jaxcodec.modules.functions import dense, gelu, layer_norm
-from jaxcodec.modules.policy import Policy
+from jaxcodec.modules.policy import Policy, shares
 
 __all__ = ["MASKED", "relative_position", "run_block"]
 
@@ -146,10 +145,9 @@ def _tiled(run, windows, region, inside, policy: Policy):
     if policy.remat:
         body = jax.checkpoint(body)
     tiles = (split(windows), split(region), split(inside))
-    cuts = np.linspace(0, num_tiles, min(policy.loops, num_tiles) + 1).astype(int)
     loops = [
         jax.lax.map(body, jax.tree.map(operator.itemgetter(slice(low, high)), tiles))
-        for low, high in itertools.pairwise(cuts.tolist())
+        for low, high in shares(num_tiles, policy.loops)
     ]
     done = jnp.concatenate(loops)
     return done.reshape(num_tiles * tile, *done.shape[2:])[:num_windows]

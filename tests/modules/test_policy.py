@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from jaxcodec.modules.policy import Policy, suited, usable_cores
+from jaxcodec.modules.policy import Policy, shares, suited, usable_cores
 
 
 def test_errors():
@@ -43,3 +43,8 @@ def test_cores_are_those_that_the_process_may_use():
         assert usable_cores() == 1
     finally:
         os.sched_setaffinity(0, mine)
+
+
+def test_work_is_shared_out_evenly():
+    assert shares(7, 3) == [(0, 2), (2, 4), (4, 7)]
+    assert shares(2, 3) == [(0, 1), (1, 2)]
