@@ -42,8 +42,8 @@ class Codec:
         chunk_codes: code frames that a chunk is for; shorter chunks cost more halo.
         batch_size: chunks that are computed together; 1 suits a CPU.
         cores: of a CPU that one program divides its work among by itself, with a loop
-            for each. For long work: it is faster by a fifth on two cores, but takes
-            longer to load (0.4 s) and to compile. XLA uses all cores anyway.
+            for each. For long work: it is faster, but takes longer to load and to
+            compile; experiments/README.md has figures. XLA uses all cores anyway.
         policy: how the model is executed; what suits the device if None.
         traces: folder that keeps traced programs, for a quicker start; None: nowhere.
     """
