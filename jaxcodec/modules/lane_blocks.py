@@ -41,21 +41,23 @@ def run_block(
     # made here: XLA's CPU backend is slow to make them in the loop over the rows
     penalties = lanes.penalties(rows, windows, shifted, present)
 
+    # windows that are half empty see their empty rows, unless these are behind the shift
+    filled = lanes.window - height if not shifted else 0
+    nothing = None
+    if penalties is None and not lanes.merged and not filled:
+        nothing = _nothing(params["position"]["bias"], grid)
+
     def run(row: Array, penalty: Array | None) -> Array:
         return _block_on_row(
             params,
             row,
-            penalty,
+            penalty if nothing is None else nothing[..., : row.shape[-1]],
             lanes=lanes,
             num_heads=num_heads,
             policy=policy,
-            # windows that are half empty see their empty rows, unless these are behind
-            # the shift
-            filled=lanes.window - height if not shifted else 0,
+            filled=filled,
         )
 
-    if not lanes.merged:
-        params = {**params, "qkv": _by_heads(params["qkv"], num_heads)}
     if shifted:
         grid = lanes.shift(grid)
     grid = lanes.each(run, grid, penalties, remat=policy.remat)
@@ -118,12 +120,11 @@ def _block_on_row(
     tokens = _tokens(lanes, row)
     qkv = dense_first(layer_norm(tokens, params["norm1"], axis=0), params["qkv"], dtype)
     attention = _attention if lanes.merged else _attention_by_heads
-    parts = (3, num_heads) if lanes.merged else (num_heads, 3)
     mixed = attention(
-        qkv.reshape(*parts, -1, height * width, windows),
+        qkv.reshape(3, num_heads, -1, height * width, windows),
         params["position"]["bias"].transpose(2, 0, 1),
         penalty,
-        params["qkv"]["bias"].reshape(*parts, -1) if filled else None,
+        params["qkv"]["bias"].reshape(3, num_heads, -1) if filled else None,
         width,
     )
     mixed = mixed.reshape(tokens.shape)
@@ -134,12 +135,18 @@ def _block_on_row(
     return tokens.reshape(row.shape)
 
 
-def _by_heads(qkv: Mapping[str, Array], num_heads: int) -> dict[str, Array]:
-    """Weights whose outputs are in the order head, then query, key and value."""
-    return {
-        name: rearrange(array, "... (p h d) -> ... (h p d)", p=3, h=num_heads)
-        for name, array in qkv.items()
-    }
+def _nothing(
+    bias: Float[Array, "q k h"], grid: Float[Array, "r c i j n"]
+) -> Float[Array, "l l n"]:
+    """A penalty of nothing, which XLA's CPU backend cannot know.
+
+    It keeps scores if they are the sum of two arrays of their size. Others it would
+    compute anew wherever they are used, and their maximum number by number, which takes
+    attention twice as long.
+    """
+    count = grid.shape[2] * grid.shape[3]
+    nothing = 0 * bias[:count, :count, :1]
+    return jnp.broadcast_to(nothing, (count, count, grid.shape[-1]))
 
 
 def _attention(
@@ -221,10 +228,10 @@ _contracted.defvjp(_contracted_forward, _contracted_backward)
 
 
 def _attention_by_heads(
-    qkv: Float[Array, "h 3 d l n"],
-    bias: Float[Array, "h q k"],
+    qkv: Float[Array, "3 h d l n"],
+    biases: Float[Array, "h q k"],
     penalty: Float[Array, "l l n"] | None,
-    empty: Float[Array, "h 3 d"] | None,
+    empty: Float[Array, "3 h d"] | None,
     width: int,
 ) -> Float[Array, "h d l n"]:
     """The same as `_attention`, head after head, for a CPU.
@@ -233,10 +240,11 @@ def _attention_by_heads(
     backend fuses; and no axis is joined to another, or it would compute indices for
     every number instead of whole vectors. Gradients of chains are right, but slow.
     """
-    depth, count = qkv.shape[2:4]
+    heads, depth, count = qkv.shape[1:4]
 
-    def attend(head: tuple[Array, Array, Array | None]) -> Float[Array, "d l n"]:
-        (query, key, value), bias, empty = head
+    def attend(head: Array) -> Float[Array, "d l n"]:
+        query, key, value = jax.lax.dynamic_index_in_dim(qkv, head, 1, keepdims=False)
+        bias = biases[head]
         query = query * depth**-0.5
         scores = _chain(query[d][:, None] * key[d] for d in range(depth))
         # q k n
@@ -245,7 +253,7 @@ def _attention_by_heads(
             scores = scores + penalty
         if empty is not None:
             pairs = bias[:, count:][:count].reshape(count, -1, width)
-            pull = jnp.sum(query * empty[1, :, None, None], axis=0)[:, None]
+            pull = jnp.sum(query * empty[1, head, :, None, None], axis=0)[:, None]
             pull = pull + jax.nn.logsumexp(pairs, axis=1)[..., None]
             if penalty is not None:
                 pull = pull + penalty[:, :width]
@@ -257,10 +265,10 @@ def _attention_by_heads(
         mixed = _chain(weights[:, k] * value[:, None, k] for k in range(count))
         if empty is not None:
             rest = jnp.sum(weights[:, count:], axis=1)
-            mixed = mixed + rest * empty[2, :, None, None]
+            mixed = mixed + rest * empty[2, head, :, None, None]
         return mixed / total
 
-    return jax.lax.map(attend, (qkv, bias, empty))
+    return jax.lax.map(attend, jnp.arange(heads))
 
 
 def _chain(terms: Iterable[Array]) -> Array:
