@@ -13,6 +13,7 @@ from jaxcodec.terminal import misuse, say
 
 if TYPE_CHECKING:
     from jaxcodec.experiment import Experiment
+    from jaxcodec.export.weights import Release
 
 __all__ = ["load_experiment", "train"]
 
@@ -36,6 +37,15 @@ def train(
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Changes a setting."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Starts from the weights of a shipped model or of a folder that "
+            "export or release_weights wrote, without pretraining.",
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="Split of a manifest or a dataset.")
@@ -106,10 +116,15 @@ def train(
         raise typer.Exit(1) from error
     from jaxcodec import parallel
 
+    planned, release = chosen, None
+    if start is not None:
+        chosen, release = _started(planned, start)
     joined = distributed or coordinator is not None
     if joined:
         cluster = parallel.Cluster(coordinator, num_processes, process_id)
         parallel.start_distributed(cluster)
+    if release and parallel.is_main():
+        say(_resolved(planned, chosen))
     from jaxcodec.train.loop import Options
 
     options = Options(
@@ -131,6 +146,7 @@ def train(
                 data=(data, split, max_bad, threads, workers),
                 valid=(valid, valid_clips, valid_seconds) if valid else None,
                 tensorboard=tensorboard,
+                release=release,
             )
         except (OSError, ValueError, FloatingPointError, ImportError) as error:
             say(f"error: {' '.join(str(error).split())}")
@@ -145,6 +161,7 @@ def _run(
     data: tuple[str, str | None, float, int, int],
     valid: tuple[str, int, float] | None,
     tensorboard: bool,
+    release: "Release | None",
 ) -> None:
     import jax
 
@@ -186,6 +203,7 @@ def _run(
             evaluate=evaluate,
             watchers=watchers,
             stop=stop,
+            release=release,
         )
     finally:
         progress.close()
@@ -270,6 +288,34 @@ def _chosen(path: Path, changes: list[str]) -> "Experiment":
         return override(load_experiment(path), changes)
     except (OSError, ValueError) as error:
         misuse(str(error))
+
+
+def _started(experiment: "Experiment", name: str) -> tuple["Experiment", "Release"]:
+    """The experiment that starts from a model, and the model."""
+    from jaxcodec import pretrained
+    from jaxcodec.export.weights import load_release
+    from jaxcodec.train.origin import go_on_from
+
+    try:
+        release = load_release(pretrained.find(name))
+        return go_on_from(experiment, release), release
+    except ValueError as error:
+        misuse(" ".join(str(error).split()))
+
+
+def _resolved(planned: "Experiment", chosen: "Experiment") -> str:
+    """What the start from a model has changed in the settings."""
+    from jaxcodec.experiment import differences, flattened
+
+    changed = differences(flattened(planned), flattened(chosen))
+    listed = ", ".join(
+        f"{name}={new} (was {old})"
+        for name, (old, new) in changed.items()
+        if not name.startswith("origin")
+    )
+    assert chosen.origin is not None
+    known = f"starts from {chosen.origin.name} ({chosen.origin.fingerprint})"
+    return f"{known}, whose codebooks are trained: {listed or 'no pretraining'}."
 
 
 def _best(experiment: "Experiment") -> str:
