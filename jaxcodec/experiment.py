@@ -19,6 +19,7 @@ __all__ = [
     "differences",
     "flattened",
     "override",
+    "without_pretraining",
 ]
 
 
@@ -121,6 +122,14 @@ class Experiment:
         """Length of a crop."""
         samples = self.model.clip_samples(self.schedule.clip_code_frames)
         return samples / self.model.sample_rate
+
+
+def without_pretraining(experiment: Experiment) -> Experiment:
+    """The experiment with codebooks that are trained: none of what makes a start."""
+    schedule = dataclasses.replace(
+        experiment.schedule, pretrain_steps=0, linear_start=0, kmeans_batches=0
+    )
+    return dataclasses.replace(experiment, schedule=schedule)
 
 
 # fields that change how fast a run is, not what it computes (but for rounding)

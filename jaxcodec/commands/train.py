@@ -99,7 +99,7 @@ def train(
     Writes OUT/checkpoints, OUT/log.jsonl and OUT/data_report.json. SIGTERM or Ctrl-C
     saves after the step under way and ends with status 0.
     """
-    chosen = _chosen(experiment, changes or [])
+    chosen, note = _chosen(experiment, changes or [], start)
     from jaxcodec import runtime
 
     try:
@@ -116,15 +116,15 @@ def train(
         raise typer.Exit(1) from error
     from jaxcodec import parallel
 
-    planned, release = chosen, None
+    release = None
     if start is not None:
-        chosen, release = _started(planned, start)
+        chosen, release = _started(chosen, start)
     joined = distributed or coordinator is not None
     if joined:
         cluster = parallel.Cluster(coordinator, num_processes, process_id)
         parallel.start_distributed(cluster)
     if release and parallel.is_main():
-        say(_resolved(planned, chosen))
+        say(f"starts from {release.name} ({release.fingerprint.hex()}){note}.")
     from jaxcodec.train.loop import Options
 
     options = Options(
@@ -281,13 +281,31 @@ def load_experiment(path: Path) -> "Experiment":
     return found
 
 
-def _chosen(path: Path, changes: list[str]) -> "Experiment":
-    from jaxcodec.experiment import override
+def _chosen(
+    path: Path, changes: list[str], start: str | None
+) -> tuple["Experiment", str]:
+    """The experiment with changes, and what a start from a model changes besides."""
+    from jaxcodec.experiment import (
+        differences,
+        flattened,
+        override,
+        without_pretraining,
+    )
 
     try:
-        return override(load_experiment(path), changes)
+        planned = load_experiment(path)
+        begun = planned if start is None else without_pretraining(planned)
+        chosen = override(begun, changes)
     except (OSError, ValueError) as error:
         misuse(str(error))
+    if start is not None and chosen != without_pretraining(chosen):
+        misuse(
+            "a model's codebooks are trained, and are not pretrained for or started "
+            "from data again: leave out --from, or what --set says of it."
+        )
+    moved = differences(flattened(planned), flattened(begun))
+    listed = (f"{name}={new} (not {old})" for name, (old, new) in moved.items())
+    return chosen, "".join(f", {part}" for part in listed)
 
 
 def _started(experiment: "Experiment", name: str) -> tuple["Experiment", "Release"]:
@@ -301,21 +319,6 @@ def _started(experiment: "Experiment", name: str) -> tuple["Experiment", "Releas
         return go_on_from(experiment, release), release
     except ValueError as error:
         misuse(" ".join(str(error).split()))
-
-
-def _resolved(planned: "Experiment", chosen: "Experiment") -> str:
-    """What the start from a model has changed in the settings."""
-    from jaxcodec.experiment import differences, flattened
-
-    changed = differences(flattened(planned), flattened(chosen))
-    listed = ", ".join(
-        f"{name}={new} (was {old})"
-        for name, (old, new) in changed.items()
-        if not name.startswith("origin")
-    )
-    assert chosen.origin is not None
-    known = f"starts from {chosen.origin.name} ({chosen.origin.fingerprint})"
-    return f"{known}, whose codebooks are trained: {listed or 'no pretraining'}."
 
 
 def _best(experiment: "Experiment") -> str:

@@ -5,7 +5,7 @@ import dataclasses
 from flax.traverse_util import flatten_dict
 
 from jaxcodec.arrays import PyTree
-from jaxcodec.experiment import Experiment, Origin
+from jaxcodec.experiment import Experiment, Origin, without_pretraining
 from jaxcodec.export.weights import Release
 from jaxcodec.models.named import config_to_dict
 
@@ -43,10 +43,9 @@ def go_on_from(experiment: Experiment, release: Release) -> Experiment:
             f"{experiment.name}: {'; '.join(differing)}. Name the experiment of that "
             "model, or change the settings of this one."
         )
-    schedule = dataclasses.replace(
-        experiment.schedule, pretrain_steps=0, linear_start=0, kmeans_batches=0
+    return dataclasses.replace(
+        without_pretraining(experiment), origin=origin_of(release)
     )
-    return dataclasses.replace(experiment, schedule=schedule, origin=origin_of(release))
 
 
 def variables_of(

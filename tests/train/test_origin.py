@@ -162,7 +162,7 @@ def test_weights_of_another_model_are_refused(release, programs):
     message = r"model.codebook_size is 16 there and 8 here; model.compression is 1.0 th"
     with pytest.raises(ValueError, match=message):
         go_on_from(planned, release)
-    with pytest.raises(ValueError, match="starts from Origin.* but was given None"):
+    with pytest.raises(ValueError, match=r"starts from Origin.* but was given None"):
         programs.start(Batches())
     params = dict(release.variables["params"], quantizer_0={}, more=np.zeros(2))
     broken = release._replace(variables={"params": params})
