@@ -163,10 +163,13 @@ class Pipeline:
                 f"a process that makes batches has failed ({error}) Start again, with "
                 "fewer workers if it ran out of memory."
             ) from error
+        waveform = made["waveform"]
+        if self._num_workers:  # gives the workers' shared memory back at once
+            waveform = np.array(waveform)
         self.wait_seconds += time.monotonic() - begun
         self._step += 1
         self._count(made)
-        return Batch(made["waveform"])
+        return Batch(waveform)
 
     def batch(self, step: int) -> Batch:
         """The batch of any step, made at once; the position stays where it is."""
