@@ -73,7 +73,10 @@ def train(
         typer.Option(min=0, max=1, help="Share of bad files that is still accepted."),
     ] = 0.05,
     threads: Annotated[int, typer.Option(min=0, help="Threads that load audio.")] = 2,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that do.")] = 0,
+    workers: Annotated[
+        int,
+        typer.Option(min=0, help="Processes that do; each takes seconds to start."),
+    ] = 0,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events for TensorBoard, too.")
     ] = False,

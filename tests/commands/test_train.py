@@ -130,6 +130,8 @@ def test_wrong_uses_end_in_a_line(arguments, status, message, tmp_path, capfd):
 
 def test_from_starts_from_a_release(tmp_path, speech, monkeypatch, capfd):
     """What the command makes of a model; the training itself is tested elsewhere."""
+    from tools.release_weights import trained
+
     given = {}
 
     def note(experiment, batches, out, **options):
@@ -152,3 +154,4 @@ def test_from_starts_from_a_release(tmp_path, speech, monkeypatch, capfd):
     assert experiment.origin.fingerprint == shipped.fingerprint.hex()
     assert experiment.schedule.kmeans_batches == experiment.schedule.pretrain_steps == 0
     assert experiment.schedule.steps == 300
+    assert trained(tiny, ["schedule.steps=300"], "esc_tiny") == experiment
