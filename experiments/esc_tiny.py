@@ -2,6 +2,8 @@
 
 No row of the paper; see the model card for the measured scores.
     jaxcodec train experiments/esc_tiny.py --data DIR --out runs/esc_tiny
+and on from the shipped weights, at a rate below that of the start, with
+    --from esc_tiny --set schedule.learning_rate=1e-4
 """
 
 from jaxcodec.experiment import Experiment, Objective, Schedule

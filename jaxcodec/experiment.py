@@ -14,10 +14,12 @@ __all__ = [
     "Adversarial",
     "Experiment",
     "Objective",
+    "Origin",
     "Schedule",
     "differences",
     "flattened",
     "override",
+    "without_pretraining",
 ]
 
 
@@ -90,6 +92,14 @@ class Adversarial:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Released weights that a run starts from; see `train.origin`."""
+
+    name: str  # of the model
+    fingerprint: str  # of its release, in hexadecimal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
     """A model and how it is trained."""
 
@@ -98,6 +108,7 @@ class Experiment:
     objective: Objective = Objective()
     schedule: Schedule
     adversarial: Adversarial | None = None
+    origin: Origin | None = None  # None: starts from nothing
     seed: int = 53
     precision: Literal["float32", "bfloat16"] = "float32"  # of the model's products
     shard_optimizer: bool = False  # divide its state over the devices
@@ -113,8 +124,17 @@ class Experiment:
         return samples / self.model.sample_rate
 
 
+def without_pretraining(experiment: Experiment) -> Experiment:
+    """The experiment with codebooks that are trained: none of what makes a start."""
+    schedule = dataclasses.replace(
+        experiment.schedule, pretrain_steps=0, linear_start=0, kmeans_batches=0
+    )
+    return dataclasses.replace(experiment, schedule=schedule)
+
+
 # fields that change how fast a run is, not what it computes (but for rounding)
 EXECUTION = ("shard_optimizer", "layout", "window_tile", "remat")
+TITLES = ("origin.name",)  # what a fingerprint stands beside
 
 
 def flattened(experiment: Experiment) -> dict[str, Any]:
@@ -142,7 +162,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any
     Args:
         old, new: of `flattened`; a setting that one of them lacks counts as None.
     """
-    names = [n for n in {**old, **new} if n not in EXECUTION]
+    names = [n for n in {**old, **new} if n not in (*EXECUTION, *TITLES)]
     return {n: (old.get(n), new.get(n)) for n in names if old.get(n) != new.get(n)}
 
 

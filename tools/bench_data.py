@@ -7,7 +7,10 @@ ArrayRecord shards, by threads and by worker processes, batch by batch as in tra
 Files are in the page cache after the first pass, so this is the speed of seeking,
 decoding and batching, not that of a disk. `CPU ms per crop` also counts on a machine
 that is busy with other things, where the other figures say little; what worker
-processes use is not counted.
+processes use is not counted. `start s` is how long the first batch took: a worker
+process is a fresh Python that imports JAX, which takes seconds of CPU time. So do the
+many starts of this tool, minutes in all, and more on a busy machine; what has been
+measured is told of on standard error.
 
 `--eats` is what a step needs, in seconds of audio per second: the published model was
 trained at 117 on one RTX 4090 (arXiv:2404.19441's code), so ten times that is the
@@ -22,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxcodec.data.audio_files import find_audio
 from jaxcodec.data.opening import open_source
@@ -32,6 +36,14 @@ from jaxcodec.data.transforms import Augment
 
 WAYS = ((0, 0), (1, 0), (2, 0), (4, 0), (1, 1), (1, 2))  # threads, workers
 EATS = 1170.0
+
+
+class Speed(NamedTuple):
+    """Of one way of reading one source."""
+
+    crops: float  # per second
+    spent: float  # this process's CPU seconds per crop
+    start: float  # seconds until the first batch
 
 
 def prepare(data: Path, count: int, folder: Path) -> dict[str, Corpus]:
@@ -55,8 +67,8 @@ def prepare(data: Path, count: int, folder: Path) -> dict[str, Corpus]:
 
 def speed(
     corpus: Corpus, args: argparse.Namespace, threads: int, workers: int
-) -> tuple[float, float]:
-    """Crops per second, and this process's CPU seconds per crop, once all is warm."""
+) -> Speed:
+    """How long the start takes, and how fast it is once all is warm."""
     size = int(args.crop_seconds * args.sample_rate)
     augment = Augment(gain_db=(-6.0, 6.0), noise_share=args.noise_share)
     pipeline = Pipeline(
@@ -69,21 +81,23 @@ def speed(
         num_workers=workers,
     )
     try:
+        begun = time.monotonic()
         next(pipeline)  # starts threads and processes
+        start = time.monotonic() - begun
         for _ in range(2 * 4 * max(workers, 1)):  # what was made ahead meanwhile
             next(pipeline)
         begun, used, made = time.monotonic(), time.process_time(), 0
         while time.monotonic() - begun < args.seconds:
             made += len(next(pipeline).waveform)
         spent = time.process_time() - used
-        return made / (time.monotonic() - begun), spent / made
+        return Speed(made / (time.monotonic() - begun), spent / made, start)
     finally:
         pipeline.close()
 
 
 def measure(corpora: dict[str, Corpus], args: argparse.Namespace) -> list[dict]:
     """One row per source and way of reading: the best of interleaved rounds."""
-    best: dict[tuple[str, int, int], tuple[float, float]] = {}
+    best: dict[tuple[str, int, int], Speed] = {}
     for _ in range(args.rounds):
         for name, corpus in corpora.items():
             for threads, workers in WAYS:
@@ -92,14 +106,17 @@ def measure(corpora: dict[str, Corpus], args: argparse.Namespace) -> list[dict]:
                 at = (name, threads, workers)
                 found = speed(corpus, args, threads, workers)
                 best[at] = max(best.get(at, found), found)
+                tell = f"{name}, {threads} threads, {workers} workers"
+                print(f"{tell}: {found.crops:.0f} crops per s", file=sys.stderr)
     rows = []
-    for (name, threads, workers), (crops, spent) in best.items():
+    for (name, threads, workers), (crops, spent, start) in best.items():
         supply = crops * args.crop_seconds
         rows.append(
             {
                 "source": name,
                 "threads": threads,
                 "workers": workers,
+                "start s": start,
                 "CPU ms per crop": None if workers else 1000 * spent,
                 "crops per s": crops,
                 "audio s per s": supply,
@@ -113,6 +130,7 @@ def measure(corpora: dict[str, Corpus], args: argparse.Namespace) -> list[dict]:
 def table(rows: Sequence[dict]) -> str:
     """Rows as a Markdown table."""
     forms = {
+        "start s": ".1f",
         "CPU ms per crop": ".2f",
         "crops per s": ".0f",
         "audio s per s": ".0f",
@@ -141,7 +159,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="per measurement")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--eats", type=float, default=EATS, help="audio s per s")
-    parser.add_argument("--no-workers", action="store_true", help="only threads")
+    parser.add_argument(
+        "--no-workers",
+        action="store_true",
+        help="only threads; worker processes take seconds to start, minutes in all",
+    )
     parser.add_argument("--json", type=Path, help="also write the rows here")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ from rich.progress import track
 import jaxcodec
 from jaxcodec.commands.train import load_experiment
 from jaxcodec.data.audio_files import find_audio
-from jaxcodec.experiment import Experiment, override
+from jaxcodec.experiment import Experiment, override, without_pretraining
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -31,9 +31,8 @@ An ESC codec for 16 kHz speech with {parameters:,} parameters: {streams} streams
 
 ## Training
 
-{step:,} steps of {batch} x {crop:.2f} s ({audio_hours:.1f} h of audio seen), the first
-{pretrain:,} with bypassed codebooks, on two shared CPU cores; settings in
-`experiments/{name}.py`. {architecture}{note}
+{step:,} steps of {batch} x {crop:.2f} s ({audio_hours:.1f} h of audio seen), {begun},
+on two shared CPU cores; settings in `experiments/{name}.py`. {architecture}{note}
 
 ## Data
 
@@ -68,6 +67,19 @@ that audio.
 Speech only; music and noise come out distorted. Two languages besides English in
 training, one voice each. Do not use it to imitate voices.
 """
+
+
+def trained(path: Path, changes: Sequence[str], start: str | None) -> Experiment:
+    """The experiment of a run, from the arguments of `jaxcodec train`."""
+    from jaxcodec.export.weights import load_release
+    from jaxcodec.pretrained import find
+    from jaxcodec.train.origin import go_on_from
+
+    planned = load_experiment(path)
+    if start is None:
+        return override(planned, changes)
+    chosen = override(without_pretraining(planned), changes)
+    return go_on_from(chosen, load_release(find(start)))
 
 
 def averaged_variables(experiment: Experiment, run: Path) -> tuple[dict, int]:
@@ -215,7 +227,11 @@ def card(
         batch=plan.batch_size,
         crop=crop,
         audio_hours=seen,
-        pretrain=plan.pretrain_steps,
+        begun=(
+            f"from the weights of {origin.name} (`{origin.fingerprint}`)"
+            if (origin := experiment.origin)
+            else f"the first {plan.pretrain_steps:,} with bypassed codebooks"
+        ),
         architecture=(
             f"Channels {', '.join(map(str, config.channels))}; magnitudes are raised "
             f"to the power {config.compression:g} before the pyramid and back behind "
@@ -235,6 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment", type=Path, help="such as experiments/esc_tiny.py")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--from", dest="start", metavar="MODEL", help="as in training")
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -249,7 +266,7 @@ def main() -> None:
     from jaxcodec.export.weights import save_release
 
     runtime.prepare()
-    experiment = override(load_experiment(args.experiment), args.set)
+    experiment = trained(args.experiment, args.set, args.start)
     variables, step = averaged_variables(experiment, args.run)
     save_release(args.out, experiment.name, experiment.model, variables, None)
     seen = [p for split in ("train", "valid") for p in find_audio(args.data / split)]

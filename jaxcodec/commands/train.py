@@ -13,6 +13,7 @@ from jaxcodec.terminal import misuse, say
 
 if TYPE_CHECKING:
     from jaxcodec.experiment import Experiment
+    from jaxcodec.export.weights import Release
 
 __all__ = ["load_experiment", "train"]
 
@@ -36,6 +37,15 @@ def train(
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Changes a setting."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Starts from the weights of a shipped model or of a folder that "
+            "export or release_weights wrote, without pretraining.",
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="Split of a manifest or a dataset.")
@@ -63,7 +73,10 @@ def train(
         typer.Option(min=0, max=1, help="Share of bad files that is still accepted."),
     ] = 0.05,
     threads: Annotated[int, typer.Option(min=0, help="Threads that load audio.")] = 2,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that do.")] = 0,
+    workers: Annotated[
+        int,
+        typer.Option(min=0, help="Processes that do; each takes seconds to start."),
+    ] = 0,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events for TensorBoard, too.")
     ] = False,
@@ -89,7 +102,7 @@ def train(
     Writes OUT/checkpoints, OUT/log.jsonl and OUT/data_report.json. SIGTERM or Ctrl-C
     saves after the step under way and ends with status 0.
     """
-    chosen = _chosen(experiment, changes or [])
+    chosen, note = _chosen(experiment, changes or [], start)
     from jaxcodec import runtime
 
     try:
@@ -106,10 +119,15 @@ def train(
         raise typer.Exit(1) from error
     from jaxcodec import parallel
 
+    release = None
+    if start is not None:
+        chosen, release = _started(chosen, start)
     joined = distributed or coordinator is not None
     if joined:
         cluster = parallel.Cluster(coordinator, num_processes, process_id)
         parallel.start_distributed(cluster)
+    if release and parallel.is_main():
+        say(f"starts from {release.name} ({release.fingerprint.hex()}){note}.")
     from jaxcodec.train.loop import Options
 
     options = Options(
@@ -131,6 +149,7 @@ def train(
                 data=(data, split, max_bad, threads, workers),
                 valid=(valid, valid_clips, valid_seconds) if valid else None,
                 tensorboard=tensorboard,
+                release=release,
             )
         except (OSError, ValueError, FloatingPointError, ImportError) as error:
             say(f"error: {' '.join(str(error).split())}")
@@ -145,6 +164,7 @@ def _run(
     data: tuple[str, str | None, float, int, int],
     valid: tuple[str, int, float] | None,
     tensorboard: bool,
+    release: "Release | None",
 ) -> None:
     import jax
 
@@ -186,6 +206,7 @@ def _run(
             evaluate=evaluate,
             watchers=watchers,
             stop=stop,
+            release=release,
         )
     finally:
         progress.close()
@@ -263,13 +284,44 @@ def load_experiment(path: Path) -> "Experiment":
     return found
 
 
-def _chosen(path: Path, changes: list[str]) -> "Experiment":
-    from jaxcodec.experiment import override
+def _chosen(
+    path: Path, changes: list[str], start: str | None
+) -> tuple["Experiment", str]:
+    """The experiment with changes, and what a start from a model changes besides."""
+    from jaxcodec.experiment import (
+        differences,
+        flattened,
+        override,
+        without_pretraining,
+    )
 
     try:
-        return override(load_experiment(path), changes)
+        planned = load_experiment(path)
+        begun = planned if start is None else without_pretraining(planned)
+        chosen = override(begun, changes)
     except (OSError, ValueError) as error:
         misuse(str(error))
+    if start is not None and chosen != without_pretraining(chosen):
+        misuse(
+            "a model's codebooks are trained, and are not pretrained for or started "
+            "from data again: leave out --from, or what --set says of it."
+        )
+    moved = differences(flattened(planned), flattened(begun))
+    listed = (f"{name}={new} (not {old})" for name, (old, new) in moved.items())
+    return chosen, "".join(f", {part}" for part in listed)
+
+
+def _started(experiment: "Experiment", name: str) -> tuple["Experiment", "Release"]:
+    """The experiment that starts from a model, and the model."""
+    from jaxcodec import pretrained
+    from jaxcodec.export.weights import load_release
+    from jaxcodec.train.origin import go_on_from
+
+    try:
+        release = load_release(pretrained.find(name))
+        return go_on_from(experiment, release), release
+    except ValueError as error:
+        misuse(" ".join(str(error).split()))
 
 
 def _best(experiment: "Experiment") -> str:

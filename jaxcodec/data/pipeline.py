@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -54,7 +55,8 @@ class Pipeline:
         num_threads: that make batches ahead; 0 makes them when they are asked for.
         num_workers: processes that make batches ahead, each with `num_threads`. They
             start a fresh Python, so a script that uses them needs `if __name__ ==
-            "__main__"`.
+            "__main__"`, and the first batch comes after some seconds: each of them
+            imports JAX.
         prefetch: batches made ahead, per worker.
         silence: peak below which a stretch is silent, and replaced.
 
@@ -149,13 +151,25 @@ class Pipeline:
 
         Raises:
             BadAudio: one stretch after the other was bad.
+            ChildProcessError: a worker process ended by itself.
         """
         begun = time.monotonic()
-        made = next(self._iterator)
+        try:
+            made = next(self._iterator)
+        except RuntimeError as error:  # grain's, of what became of a worker
+            if not self._num_workers:
+                raise
+            raise ChildProcessError(
+                f"a process that makes batches has failed ({error}) Start again, with "
+                "fewer workers if it ran out of memory."
+            ) from error
+        waveform = made["waveform"]
+        if self._num_workers:  # gives the workers' shared memory back at once
+            waveform = np.array(waveform)
         self.wait_seconds += time.monotonic() - begun
         self._step += 1
         self._count(made)
-        return Batch(made["waveform"])
+        return Batch(waveform)
 
     def batch(self, step: int) -> Batch:
         """The batch of any step, made at once; the position stays where it is."""
@@ -254,7 +268,7 @@ class Pipeline:
                     num_workers=self._num_workers,
                     per_worker_buffer_size=self._prefetch,
                 ),
-                worker_init_fn=_end_with_parent,
+                worker_init_fn=_start_worker,
             )
         self._iterator = iter(dataset)
 
@@ -319,8 +333,14 @@ def _parse_flags() -> None:
         flags.FLAGS.mark_as_parsed()
 
 
-def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """Ends this worker process when the one that began it was killed."""
+def _start_worker(worker_index: int, worker_count: int) -> None:
+    """Makes this worker process end when, and only when, the one that began it ends.
+
+    Ctrl-C, and what a job scheduler sends to a whole group of processes, reaches the
+    workers, too, while the run still waits for the batch of its last step.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()
 
     def watch() -> None:

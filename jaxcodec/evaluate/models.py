@@ -151,8 +151,11 @@ def describe_model(folder: Path) -> dict[str, str]:
     }
     experiment = folder / "experiment.json"
     if experiment.is_file():
-        steps = json.loads(experiment.read_text())["schedule"]["pretrain_steps"]
+        settings = json.loads(experiment.read_text())
+        steps, origin = settings["schedule"]["pretrain_steps"], settings.get("origin")
         about["pretraining"] = f"{steps} steps" if steps else "none"
+        if origin:
+            about["pretraining"] = f"that of {origin['name']} {origin['fingerprint']}"
     return about
 
 

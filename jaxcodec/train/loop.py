@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from jaxcodec import parallel
 from jaxcodec.arrays import Array, Float
 from jaxcodec.experiment import Experiment, differences, flattened
+from jaxcodec.export.weights import Release
 from jaxcodec.train.adversarial import Adversary
 from jaxcodec.train.checkpoint import Checkpoints
 from jaxcodec.train.programs import Batches, Programs
@@ -76,6 +77,7 @@ def train(
     watchers: Sequence[Watcher] = (),
     stop: Callable[[], bool] = lambda: False,
     programs: Programs | None = None,
+    release: Release | None = None,
 ) -> TrainState:
     """Trains until the schedule ends, and saves.
 
@@ -89,10 +91,12 @@ def train(
         options: how the run is looked after.
         mesh: devices to use; all if None.
         adversary: trained losses, from the end of pretraining on.
-        evaluate: validation, every `options.evaluate_every` steps and at the end.
+        evaluate: validation, every `options.evaluate_every` steps and at the end; of a
+            release also before the first step.
         watchers: told of what happens.
         stop: asked after every step; True saves and returns.
         programs: compiled before, for the same experiment, mesh and adversary.
+        release: what a new run starts from, of an experiment by `origin.go_on_from`.
 
     Raises:
         FloatingPointError: gradients were not finite for many steps in a row.
@@ -107,11 +111,13 @@ def train(
     settings = flattened(experiment)
     state = _resume(run, checkpoints, batches, settings, options.accept_changes)
     if state is None:
-        state = run.start(batches)
+        state = run.start(batches, release)
     first = int(state.step)
     watchers = watchers if parallel.is_main() else ()
     for watcher in watchers:
         watcher.begin(first)
+    if release and not first and evaluate and options.evaluate_every:
+        _evaluated(evaluate, state, 0, watchers)
 
     begun = time.monotonic()
     clock = _Clock(first)
@@ -140,9 +146,7 @@ def train(
             _check_sanity(done, values, checkpoints)
         found = None
         if evaluate and _is_due(done, options.evaluate_every, at_end):
-            found = evaluate(state)
-            for watcher in watchers:
-                watcher.evaluated(done, found, state)
+            found = _evaluated(evaluate, state, done, watchers)
         spent = time.monotonic() - begun
         late = options.seconds is not None and spent > options.seconds
         over = _is_over(stop() or late, done, options.log_every)
@@ -154,6 +158,18 @@ def train(
             break
     checkpoints.close()
     return state
+
+
+def _evaluated(
+    evaluate: Callable[[TrainState], Evaluation],
+    state: TrainState,
+    step: int,
+    watchers: Sequence[Watcher],
+) -> Evaluation:
+    found = evaluate(state)
+    for watcher in watchers:
+        watcher.evaluated(step, found, state)
+    return found
 
 
 def _is_over(wanted: bool, done: int, every: int) -> bool:
@@ -199,8 +215,13 @@ def _resume(
         return None
     saved = checkpoints.newest_about().get("settings", settings)
     changed = differences(saved, settings)
+    listed = "; ".join(f"{n} was {a!r}, now {b!r}" for n, (a, b) in changed.items())
+    if any(name.startswith("origin") for name in changed):
+        raise ValueError(
+            f"{checkpoints.folder.parent} holds a run with another start: {listed}. "
+            "Name another folder, or start from the same weights (--from) as it did."
+        )
     if changed and not accept_changes:
-        listed = "; ".join(f"{n} was {a!r}, now {b!r}" for n, (a, b) in changed.items())
         raise ValueError(
             f"{checkpoints.folder.parent} holds a run with other settings: {listed}. "
             "Name another folder, restore the settings, or accept the changes."

@@ -14,12 +14,14 @@ from jaxcodec import parallel
 from jaxcodec.arrays import Array, Float, PyTree
 from jaxcodec.data.pipeline import Batch
 from jaxcodec.experiment import Experiment
+from jaxcodec.export.weights import Release
 from jaxcodec.models.configs import ESCConfig
 from jaxcodec.models.named import build
 from jaxcodec.optim.averaging import with_average
 from jaxcodec.optim.flat import Layout
 from jaxcodec.train.adversarial import Adversary
 from jaxcodec.train.codebooks import revive_codebooks, start_codebooks
+from jaxcodec.train.origin import origin_of, variables_of
 from jaxcodec.train.start import linear_start
 from jaxcodec.train.step import (
     TrainState,
@@ -125,9 +127,28 @@ class Programs:
         """Seconds of audio in a batch of all processes."""
         return waveform.size / self.experiment.model.sample_rate
 
-    def start(self, batches: Batches) -> TrainState:
-        """The state before the first step."""
+    def start(self, batches: Batches, release: Release | None = None) -> TrainState:
+        """The state before the first step.
+
+        Args:
+            batches: for what starts from data.
+            release: the experiment's origin, which gives parameters, their average and
+                batch statistics; the optimizer and all else is new.
+
+        Raises:
+            ValueError: the release is not the origin, or does not fit the model.
+        """
+        origin = release and origin_of(release)
+        if origin != self.experiment.origin:
+            raise ValueError(
+                f"the experiment starts from {self.experiment.origin}, but was given "
+                f"{origin}: make it with train.origin.go_on_from."
+            )
         state = jax.jit(self.init, out_shardings=self.shardings)()
+        if release is not None:
+            return self._replace(
+                state, *variables_of(release, state.params, state.batch_stats)
+            )
         plan, config = self.experiment.schedule, self.experiment.model
         if not plan.linear_start:
             return state
@@ -161,8 +182,13 @@ class Programs:
         params, usage = self._revive(key, state.params, state.usage, latents, threshold)
         return state.replace(params=params, usage=usage)
 
-    def _replace(self, state: TrainState, params: PyTree) -> TrainState:
+    def _replace(
+        self, state: TrainState, params: PyTree, batch_stats: PyTree | None = None
+    ) -> TrainState:
         """The state with other parameters, and an average that begins with them."""
+        if batch_stats is not None:
+            stats = parallel.place(batch_stats, self.shardings.batch_stats)
+            state = state.replace(batch_stats=stats)
         placed = parallel.place(jax.tree.map(np.asarray, params), self.shardings.params)
         return self._with_params(state, placed)
 

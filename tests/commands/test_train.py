@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from jaxcodec import cli
+from jaxcodec import cli, pretrained
 from jaxcodec.commands.train import load_experiment
 from jaxcodec.export.weights import load_release
 from jaxcodec.train.checkpoint import load_arrays
@@ -108,6 +108,13 @@ def _check_release(out, folder):
         ([SMOKE, "--set", "schedule.lr=1"], 2, "there is no setting 'schedule.lr'"),
         ([__file__], 2, "has no function experiment()"),
         ([SMOKE], 1, "no audio below nowhere"),
+        ([SMOKE, "--from", "nobody"], 2, "there is no model 'nobody': give the name"),
+        (
+            [SMOKE, "--from", "esc_tiny", "--set", "schedule.kmeans_batches=2"],
+            2,
+            "leave out --from, or what --set says",
+        ),
+        ([SMOKE, "--from", "esc_tiny"], 2, "model.max_streams is 6 there and 2 here"),
     ],
 )
 def test_wrong_uses_end_in_a_line(arguments, status, message, tmp_path, capfd):
@@ -119,3 +126,32 @@ def test_wrong_uses_end_in_a_line(arguments, status, message, tmp_path, capfd):
     assert (stop.value.code, output) == (status, "")
     assert message in errors
     assert len(errors.splitlines()) == 1
+
+
+def test_from_starts_from_a_release(tmp_path, speech, monkeypatch, capfd):
+    """What the command makes of a model; the training itself is tested elsewhere."""
+    from tools.release_weights import trained
+
+    given = {}
+
+    def note(experiment, batches, out, **options):
+        given.update(options, experiment=experiment)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr("jaxcodec.train.loop.train", note)
+    tiny = ROOT / "experiments" / "esc_tiny.py"
+    arguments = [tiny, "--from", "esc_tiny", "--set", "schedule.steps=300"]
+    arguments += ["--data", speech, "--out", tmp_path]
+    with pytest.raises(SystemExit, match="1"):
+        cli.main(["train", *map(str, arguments)])
+    errors = capfd.readouterr().err
+    assert "starts from esc_tiny (565e3ff1590c19e5), " in errors
+    assert "schedule.pretrain_steps=0 (not 400), schedule.linear_start=0" in errors
+    assert "error: far enough" in errors
+    shipped = load_release(pretrained.find("esc_tiny"))
+    assert given["release"].fingerprint == shipped.fingerprint
+    experiment = given["experiment"]
+    assert experiment.origin.fingerprint == shipped.fingerprint.hex()
+    assert experiment.schedule.kmeans_batches == experiment.schedule.pretrain_steps == 0
+    assert experiment.schedule.steps == 300
+    assert trained(tiny, ["schedule.steps=300"], "esc_tiny") == experiment

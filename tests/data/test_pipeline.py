@@ -1,4 +1,7 @@
 import json
+import multiprocessing
+import os
+import signal
 import time
 
 import numpy as np
@@ -105,9 +108,29 @@ def test_worker_processes_change_nothing(make):
     here = make()
     here.restore(saved)
     np.testing.assert_array_equal(take(here, 3), expected[3:])
+    assert not multiprocessing.active_children()
     assert {(f.name, f.kind) for f in here.report().faults} <= {
         (f.name, f.kind) for f in faults
     }
+
+
+def test_worker_processes_heed_their_parent_only(make):
+    """Ctrl-C goes to them, too, and the run that is to save waits for its batch."""
+    expected = take(make(), 20)
+    pipeline = make(num_workers=1, num_threads=0, prefetch=1)
+    try:
+        first = next(pipeline).waveform
+        np.testing.assert_array_equal(first, expected[0])
+        assert type(first) is np.ndarray  # not of grain's, in shared memory
+        (worker,) = multiprocessing.active_children()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker.pid, number)
+        np.testing.assert_array_equal(take(pipeline, 19), expected[1:])
+        worker.kill()
+        with pytest.raises(ChildProcessError, match=r"exit code -9.*fewer workers"):
+            take(pipeline, 20)
+    finally:
+        pipeline.close()
 
 
 def test_an_epoch_has_every_slot_once_in_another_order(tmp_path):

@@ -1,13 +1,14 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from jaxcodec.evaluate import Options, evaluate
-from jaxcodec.evaluate.models import find_models
+from jaxcodec.evaluate.models import describe_model, find_models
 from jaxcodec.evaluate.store import Store
-from jaxcodec.experiment import Experiment, Schedule
+from jaxcodec.experiment import Experiment, Origin, Schedule
 from jaxcodec.export.weights import save_release
 from tests.micro import MICRO, variables
 from tests.toys import voice, write_corpus
@@ -42,6 +43,16 @@ def test_a_folder_of_models_is_an_ablation(folder):
     assert again.version == first.version
     with pytest.raises(ValueError, match="no model 'nowhere'"):
         find_models(["nowhere"])
+
+
+def test_a_model_that_went_on_from_another_says_so(folder, tmp_path):
+    shutil.copytree(folder / "run1", tmp_path / "model")
+    kept = tmp_path / "model/experiment.json"
+    settings = json.loads(kept.read_text())
+    assert settings["origin"] is None
+    settings["origin"] = dataclasses.asdict(Origin(name="older", fingerprint="ab01"))
+    kept.write_text(json.dumps(settings))
+    assert describe_model(tmp_path / "model")["pretraining"] == "that of older ab01"
 
 
 def test_every_bitrate_is_counted_from_its_own_bytes(folder):
