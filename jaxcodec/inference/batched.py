@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxcodec.arrays import Float, Int
 from jaxcodec.inference.chunked import code_chunks, cut_audio, cut_codes
-from jaxcodec.inference.codec import Codec, batches
+from jaxcodec.inference.codec import Codec
 from jaxcodec.inference.coded import Coded
 from jaxcodec.inference.resample import resample_blocks
 from jaxcodec.inference.samples import as_float
@@ -21,7 +21,7 @@ def encode_many(
     """Codes mono clips with all streams of the codec; as `Codec.encode` one by one.
 
     Args:
-        codec: whose `batch_size` chunks are computed together.
+        codec: whose `batches` say how many chunks are computed together.
         waveforms: one-dimensional, none of them empty.
         sample_rate: of all, Hz.
 
@@ -46,7 +46,7 @@ def encode_many(
 
     parts: list[list[np.ndarray]] = [[] for _ in waveforms]
     core = slice(shape.before, shape.before + shape.core)
-    rows = batches(items(), codec.batch_size, codec.encode_rows)
+    rows = codec.batches.run(items(), codec.encode_rows)
     for codes, (number, num_codes) in rows:
         parts[number].append(codes[..., core][..., :num_codes])
     return [
@@ -82,7 +82,7 @@ def decode_many(codec: Codec, coded: Sequence[Coded]) -> list[Float[np.ndarray, 
 
     parts: list[list[np.ndarray]] = [[np.zeros((0, 1), np.float32)] for _ in coded]
     start = shape.before * stride
-    rows = batches(items(), codec.batch_size, codec.decode_rows)
+    rows = codec.batches.run(items(), codec.decode_rows)
     for waveform, (number, num_codes) in rows:
         parts[number].append(waveform[:, start : start + num_codes * stride].T)
     return [

@@ -14,6 +14,7 @@ from jaxcodec.bitstream import (
     ProbabilityTables,
     read_bytes,
 )
+from jaxcodec.inference.batches import Batches
 from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_codes
 from jaxcodec.inference.coded import Coded
 from jaxcodec.inference.resample import resample_blocks
@@ -21,11 +22,12 @@ from jaxcodec.inference.samples import MAX_CHANNELS, checked
 from jaxcodec.inference.traced import Traced
 from jaxcodec.models.configs import PyramidConfig
 from jaxcodec.models.named import build
-from jaxcodec.modules.policy import Policy, suited
+from jaxcodec.modules.policy import Policy, suited, usable_cores
 
-__all__ = ["Codec", "batches"]
+__all__ = ["Codec"]
 
 CHUNK_CODES = 256  # code frames: 5.12 s at 50 per second
+MOST_CALLS = 4  # at the same time; each needs its own memory
 
 
 class Codec:
@@ -40,10 +42,10 @@ class Codec:
         tables: probabilities of the codes; None packs codes at a fixed width.
         fingerprint: 8 bytes that identify weights and tables.
         chunk_codes: code frames that a chunk is for; shorter chunks cost more halo.
-        batch_size: chunks that are computed together; 1 suits a CPU.
-        cores: of a CPU that one program divides its work among by itself, with a loop
-            for each. For long work: it is faster, but takes longer to load and to
-            compile; experiments/README.md has figures. XLA uses all cores anyway.
+        batch_size: chunks that one call computes; 1 suits a CPU.
+        calls: batches that are computed at the same time, each by a call of its own,
+            with memory of its own. None: on a CPU as many as the process may use cores,
+            up to 4, as XLA cannot keep several cores busy with one call; else 2.
         policy: how the model is executed; what suits the device if None.
         traces: folder that keeps traced programs, for a quicker start; None: nowhere.
     """
@@ -58,7 +60,7 @@ class Codec:
         *,
         chunk_codes: int = CHUNK_CODES,
         batch_size: int = 1,
-        cores: int = 1,
+        calls: int | None = None,
         policy: Policy | None = None,
         traces: Path | None = None,
     ):
@@ -66,10 +68,10 @@ class Codec:
         self.config = config
         self.tables = tables
         self.fingerprint = fingerprint
-        self.batch_size = batch_size
         self.encoder_chunking = Chunking.encoder(config, chunk_codes)
         self.decoder_chunking = Chunking.decoder(config, chunk_codes)
-        self.policy = policy or suited(jax.default_backend(), cores=cores)
+        self.policy = policy or suited(jax.default_backend())
+        self.batches = Batches(batch_size, _calls() if calls is None else calls)
         self._variables = jax.device_put(variables)  # one transfer, not one per array
         self._encode, self._decode = self._programs(traces)
 
@@ -265,7 +267,7 @@ class Codec:
         shape = self.encoder_chunking
         core = slice(shape.before, shape.before + shape.core)
         empty = True
-        for rows in batches(
+        for rows in self.batches.run(
             (
                 (
                     c.waveform,
@@ -274,7 +276,6 @@ class Codec:
                 )
                 for c in chunks
             ),
-            self.batch_size,
             self.encode_rows,
         ):
             empty = False
@@ -306,7 +307,7 @@ class Codec:
         def audio() -> Iterator[np.ndarray]:
             pieces = cut_codes(chunks, self.config.max_streams, shape)
             start = shape.before * stride
-            for waveform, num_codes in batches(
+            for waveform, num_codes in self.batches.run(
                 (
                     (
                         c.codes,
@@ -316,7 +317,6 @@ class Codec:
                     )
                     for c in pieces
                 ),
-                self.batch_size,
                 self.decode_rows,
             ):
                 yield waveform[:, start : start + num_codes * stride].T
@@ -356,42 +356,8 @@ class Codec:
         return self.config.max_streams
 
 
-def batches(
-    items: Iterable[tuple[Any, ...]], batch_size: int, run: Callable[..., Any]
-) -> Iterator[tuple[np.ndarray, Any]]:
-    """Runs items through a program of `batch_size` rows, and gives them back in order.
-
-    Args:
-        items: arrays with rows (channels) first, and something to pass along.
-        batch_size: rows per call; missing rows are zeros.
-        run: the program.
-    """
-    waiting: list[tuple[Any, ...]] = []
-    rows = 0
-
-    def flush() -> Iterator[tuple[np.ndarray, Any]]:
-        columns = [
-            np.concatenate(part) for part in list(zip(*waiting, strict=True))[:-1]
-        ]
-        total = len(columns[0])
-        done = []
-        for low in range(0, total, batch_size):
-            part = [column[low : low + batch_size] for column in columns]
-            short = batch_size - len(part[0])
-            part = [np.pad(a, ((0, short), *[(0, 0)] * (a.ndim - 1))) for a in part]
-            done.append(np.asarray(run(*part)))
-        result = np.concatenate(done)
-        row = 0
-        for item in waiting:
-            count = len(item[0])
-            yield result[row : row + count], item[-1]
-            row += count
-
-    for item in items:
-        waiting.append(item)
-        rows += len(item[0])
-        if rows >= batch_size:
-            yield from flush()
-            waiting, rows = [], 0
-    if waiting:
-        yield from flush()
+def _calls() -> int:
+    """Calls at the same time that suit the device."""
+    if jax.default_backend() != "cpu":
+        return 2  # one is computed, the other fetched
+    return min(usable_cores(), MOST_CALLS)

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +27,9 @@ CHECKSUM = 32  # bytes in front of a kept program
 
 
 class Traced:
-    """A jitted function of arrays, whose trace is kept in a folder.
+    """A compiled function of arrays, whose trace is kept in a folder.
+
+    Threads may call it at the same time.
 
     Args:
         run: pure; its arguments and its result are trees of arrays.
@@ -41,15 +44,21 @@ class Traced:
         self._identity = identity
         self._folder = folder
         self._programs: dict[Any, Callable[..., Any]] = {}
+        self._compiling = threading.Lock()
 
     def __call__(self, *args: Any) -> Array:
-        if self._folder is None:
-            return self._run(*args)
         leaves, tree = jax.tree.flatten(args)
         shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
-        if (tree, shapes) not in self._programs:
-            self._programs[tree, shapes] = jax.jit(self._exported(args).call)
+        with self._compiling:  # threads that call for the first time would all do it
+            if (tree, shapes) not in self._programs:
+                self._programs[tree, shapes] = self._compiled(args)
         return self._programs[tree, shapes](*args)
+
+    def _compiled(self, args: tuple[Any, ...]) -> Callable[..., Any]:
+        run = self._run
+        if self._folder is not None:
+            run = jax.jit(self._exported(args).call)
+        return run.lower(*args).compile()
 
     def _exported(self, args: tuple[Any, ...]) -> "jax.export.Exported":
         import jax.export

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 
 from jaxcodec.arrays import Array, Float
 from jaxcodec.modules.functions import dense_first, gelu, layer_norm
@@ -41,7 +40,7 @@ def run_block(
     # made here: XLA's CPU backend is slow to make them in the loop over the rows
     penalties = lanes.penalties(rows, windows, shifted, present)
 
-    # windows that are half empty see their empty rows, unless these are behind the shift
+    # half empty windows see their empty rows, unless these are behind the shift
     filled = lanes.window - height if not shifted else 0
     nothing = None
     if penalties is None and not lanes.merged and not filled:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from jaxcodec.bitstream import ContainerError, ProbabilityTables
+from jaxcodec.inference.batches import Batches
 from jaxcodec.inference.codec import Codec
 from jaxcodec.metrics.codes import code_counts
 from jaxcodec.models.named import build
-from jaxcodec.modules.policy import Policy, suited
+from jaxcodec.modules.policy import Policy, suited, usable_cores
 from tests.micro import MICRO, variables
 
 RATE = MICRO.sample_rate
@@ -100,9 +101,10 @@ def test_chunked_equals_the_model_on_the_whole_signal(codec, weights, speech):
 def test_a_codec_runs_as_suits_its_device_or_as_it_is_told(codec, weights):
     assert codec.policy == suited("cpu") != Policy()
     parts = ("micro", MICRO, weights, None, MARK)
-    assert Codec(*parts, cores=2).policy == suited("cpu", cores=2)
-    told = Codec(*parts, policy=Policy(window_tile=2))
+    told = Codec(*parts, policy=Policy(window_tile=2), calls=3)
     assert told.policy == Policy(window_tile=2)
+    assert told.batches == Batches(1, 3)
+    assert codec.batches == Batches(1, min(usable_cores(), 4))
 
 
 def test_channels_are_coded_independently(codec, speech):
