@@ -6,11 +6,23 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import jax
 import numpy as np
 
-__all__ = ["Batches"]
+from jaxcodec.modules.policy import usable_cores
+
+__all__ = ["Batches", "calls_at_once"]
+
+MOST_CALLS = 4  # each needs memory of its own
 
 Item = tuple[Any, ...]  # arrays with rows (channels) first, and something to pass along
+
+
+def calls_at_once() -> int:
+    """Calls side by side that suit the device."""
+    if jax.default_backend() != "cpu":
+        return 2  # one is computed, the other fetched
+    return min(usable_cores(), MOST_CALLS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxcodec.bitstream import (
     ProbabilityTables,
     read_bytes,
 )
-from jaxcodec.inference.batches import Batches
+from jaxcodec.inference.batches import Batches, calls_at_once
 from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_codes
 from jaxcodec.inference.coded import Coded
 from jaxcodec.inference.resample import resample_blocks
@@ -22,12 +22,11 @@ from jaxcodec.inference.samples import MAX_CHANNELS, checked
 from jaxcodec.inference.traced import Traced
 from jaxcodec.models.configs import PyramidConfig
 from jaxcodec.models.named import build
-from jaxcodec.modules.policy import Policy, suited, usable_cores
+from jaxcodec.modules.policy import Policy, suited
 
 __all__ = ["Codec"]
 
 CHUNK_CODES = 256  # code frames: 5.12 s at 50 per second
-MOST_CALLS = 4  # at the same time; each needs its own memory
 
 
 class Codec:
@@ -71,7 +70,7 @@ class Codec:
         self.encoder_chunking = Chunking.encoder(config, chunk_codes)
         self.decoder_chunking = Chunking.decoder(config, chunk_codes)
         self.policy = policy or suited(jax.default_backend())
-        self.batches = Batches(batch_size, _calls() if calls is None else calls)
+        self.batches = Batches(batch_size, calls_at_once() if calls is None else calls)
         self._variables = jax.device_put(variables)  # one transfer, not one per array
         self._encode, self._decode = self._programs(traces)
 
@@ -354,10 +353,3 @@ class Codec:
             self.config.bitrate(num_streams)  # refuses what the model lacks
             return num_streams
         return self.config.max_streams
-
-
-def _calls() -> int:
-    """Calls at the same time that suit the device."""
-    if jax.default_backend() != "cpu":
-        return 2  # one is computed, the other fetched
-    return min(usable_cores(), MOST_CALLS)

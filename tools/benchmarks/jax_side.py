@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxcodec import parallel
 from jaxcodec.experiment import Experiment, Objective, Schedule
+from jaxcodec.inference.batches import Batches, calls_at_once
 from jaxcodec.models.named import build, config_from_dict
 from jaxcodec.modules.policy import Policy, suited, usable_cores
 from jaxcodec.train.step import init_state, make_optimizer, make_train_step
@@ -39,6 +40,9 @@ class Job:
 
     function: Callable[..., Any]  # jitted
     arguments: tuple[Any, ...]
+    clips: np.ndarray | None = None
+    """Of a batch on a CPU: each goes through a call of its own, side by side, as in the
+    library; `arguments` hold the first."""
 
 
 def prepare(order: Order) -> Prepared:
@@ -77,7 +81,9 @@ def prepare(order: Order) -> Prepared:
         if plain != policy:
             usual = make(order, plain, mesh)
             program = usual.function.lower(*usual.arguments)
-        return {"flops": _analysis(program).get("flops"), **_bytes(compiled)}
+        found = {"flops": _analysis(program).get("flops"), **_bytes(compiled)}
+        times = 1 if job.clips is None else len(job.clips)
+        return {name: value and times * value for name, value in found.items()}
 
     def peak_rate() -> float | None:
         return matmul_rate(order.precision) if platform == "cpu" else None
@@ -110,7 +116,7 @@ def policy_of(order: Order) -> Policy:
             jax.default_backend(),
             order.work == "train",
             jax.device_count(),
-            usable_cores(),
+            1 if _is_apart(order) else usable_cores(),
         )
         return dataclasses.replace(
             suits, compute_dtype=dtype, remat=order.remat or suits.remat
@@ -147,7 +153,16 @@ def _inference(order: Order, policy: Policy, mesh: jax.sharding.Mesh) -> Job:
     function = jax.jit(apply, in_shardings=(same, rows), out_shardings=rows)
     given = waveform if order.work == "encode" else codes
     variables = jax.device_put(read_variables(order.folder), same)
+    if _is_apart(order):
+        first = parallel.global_batch(given[:1], mesh)
+        return Job(function, (variables, first), clips=np.asarray(given))
     return Job(function, (variables, parallel.global_batch(given, mesh)))
+
+
+def _is_apart(order: Order) -> bool:
+    """Whether every clip of a batch has a call of its own."""
+    on_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+    return on_one_cpu and order.work != "train" and order.batch > 1
 
 
 def _training(order: Order, policy: Policy, mesh: jax.sharding.Mesh) -> Job:
@@ -191,6 +206,16 @@ def _training(order: Order, policy: Policy, mesh: jax.sharding.Mesh) -> Job:
 
 def _calls(order: Order, compiled: Any, job: Job) -> tuple[Callable, Callable]:
     """One call, and the output of the first."""
+    if job.clips is not None:
+        clips, variables = job.clips, job.arguments[0]
+        batches = Batches(1, calls_at_once())
+
+        def side_by_side() -> np.ndarray:
+            items = ((clip[None], None) for clip in clips)
+            found = batches.run(items, functools.partial(compiled, variables))
+            return np.concatenate([rows for rows, _ in found])
+
+        return side_by_side, side_by_side
     if order.work != "train":
 
         def run() -> None:
