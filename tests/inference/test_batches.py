@@ -26,8 +26,10 @@ def items(sizes, taken=None):
 @pytest.mark.parametrize("calls", [1, 2, 5])
 def test_results_come_back_in_order(size, calls):
     sizes, waits = [1, 2, 1, 4, 1, 1], np.random.default_rng(0)
+    called = []
 
     def program(rows):
+        called.append(rows)
         threading.Event().wait(waits.uniform(0, 0.01))
         assert rows.shape == (size, 1)
         return 10 * rows
@@ -37,6 +39,8 @@ def test_results_come_back_in_order(size, calls):
     assert [len(rows) for rows, _ in found] == sizes
     together = np.concatenate([rows for rows, _ in found])[:, 0]
     np.testing.assert_array_equal(together, 10 * np.arange(10))
+    # of three rows: 1 + 2, 1 + 4 in two, 1 + 1
+    assert len(called) == {1: 10, 3: 4}[size]
 
 
 def test_calls_run_at_the_same_time():
@@ -81,14 +85,15 @@ def test_nothing_at_all_is_refused(name):
 
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_program_is_compiled_once_for_all_threads(tmp_path, kept):
-    traced: list[str] = []
+    compiled: list[str] = []
     meeting = threading.Barrier(4)
 
-    def double(rows):
-        traced.append("once")
-        return 2 * rows
+    class Counted(Traced):
+        def _compiled(self, args):
+            compiled.append("once")
+            return super()._compiled(args)
 
-    program = Traced(double, "double", tmp_path if kept else None)
+    program = Counted(lambda rows: 2 * rows, "double", tmp_path if kept else None)
 
     def call(rows):
         meeting.wait(PATIENCE)
@@ -96,4 +101,4 @@ def test_a_program_is_compiled_once_for_all_threads(tmp_path, kept):
 
     found = list(Batches(1, 4).run(items([1] * 4), call))
     assert [rows.item() for rows, _ in found] == [0, 2, 4, 6]
-    assert len(traced) == 1
+    assert len(compiled) == 1
