@@ -778,7 +778,7 @@ def test_signals_leave_nothing_behind(tmp_path, number):
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
 def test_full_disk_is_one_message(tmp_path, suffix):
-    resource = pytest.importorskip("resource")
+    resource = pytest.importorskip("resource", reason="no limits on files here")
     audio = waveform(60_000)
     codes = np.concatenate(list(Toy().encode_blocks([audio], RATE, 2)), axis=-1)
     header = Toy().header(RATE, 1, 60_000, 2)
