@@ -70,7 +70,8 @@ class Batches:
                 for group in self._groups(items):
                     rows = pool.submit(self._rows, group, program)
                     under_way.append((group, rows))
-                    if len(under_way) > self.calls:
+                    # what is done is given at once: items may come from a live pipe
+                    while len(under_way) > self.calls or _is_done(under_way):
                         yield from _apart(*under_way.popleft())
                 while under_way:
                     yield from _apart(*under_way.popleft())
@@ -100,6 +101,11 @@ class Batches:
             part = [np.pad(a, ((0, short), *[(0, 0)] * (a.ndim - 1))) for a in part]
             done.append(np.asarray(program(*part)))
         return np.concatenate(done)
+
+
+def _is_done(under_way: deque[tuple[list[Item], Future[np.ndarray]]]) -> bool:
+    """Whether the first call has ended."""
+    return bool(under_way) and under_way[0][1].done()
 
 
 def _apart(

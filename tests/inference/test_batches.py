@@ -55,11 +55,36 @@ def test_calls_run_at_the_same_time():
 
 def test_no_more_is_taken_than_keeps_the_calls_busy():
     taken: list[int] = []
-    running = Batches(1, 2).run(items([1] * 9, taken), lambda rows: rows)
+    third = threading.Event()
+
+    def slowly():
+        for item in items([1] * 9, taken):
+            if item[1] == 2:
+                third.set()
+            yield item
+
+    def program(rows):
+        assert third.wait(PATIENCE)
+        return rows
+
+    running = Batches(1, 2).run(slowly(), program)
     next(running)
     assert taken == [0, 1, 2]
     running.close()
     assert taken == [0, 1, 2]
+
+
+def test_what_is_done_does_not_wait_for_calls_to_be_busy():
+    taken: list[int] = []
+
+    def live():
+        for item in items([1] * 9, taken):
+            threading.Event().wait(0.2)  # longer than a call takes
+            yield item
+
+    running = Batches(1, 4).run(live(), lambda rows: rows)
+    assert next(running)[1] == 0
+    assert len(taken) <= 2  # and not five
 
 
 def test_an_error_of_a_call_is_raised_and_ends_the_rest():
