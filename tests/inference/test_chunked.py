@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_codes
+from jaxcodec.inference.codec import CHUNK_CODES
 from jaxcodec.models.configs import ESCConfig, RVQCodecConfig
 from jaxcodec.models.named import build
 from jaxcodec.models.spectral import synthesise
 from tests.micro import MICRO, SHORT, drawn
 
-SHAPE = Chunking(before=22, core=8, after=22)
+STRIDE, HOP, HALF = MICRO.stride, MICRO.hop, MICRO.window // 2
 BACKBONES = {
     "swin": MICRO,
     "swin deeper": dataclasses.replace(SHORT, depth=4),
@@ -30,66 +32,120 @@ BACKBONES = {
 }
 
 
-def _pieces(rng, total, channels=1):
-    signal = rng.normal(size=(total, channels)).astype(np.float32)
-    cuts = np.sort(rng.integers(0, total + 1, size=rng.integers(0, 5)))
-    return signal, np.split(signal, cuts)
+@st.composite
+def _sizes(draw, unit):
+    """A shape, and a length: any, or near where something in a chunk begins or ends."""
+    low = {"before": 1, "core": 1, "after": 1}
+    shape = Chunking(**{name: draw(st.integers(n, n + 6)) for name, n in low.items()})
+    borders = 0, shape.before, shape.before + shape.core, shape.total - 1, shape.total
+    frames = draw(st.integers(0, 3)) * shape.core + draw(st.sampled_from(borders))
+    offset = draw(st.integers(-1, 1)) * draw(st.sampled_from([1, unit]))
+    near = frames * unit + offset
+    length = draw(st.just(near) | st.integers(1, 60 * unit))
+    return shape, max(length, 1)
 
 
-@settings(max_examples=60, deadline=None)
-@given(total=st.integers(1, 3000), seed=st.integers(0, 99), channels=st.integers(1, 3))
-def test_chunks_do_not_depend_on_how_the_audio_arrives(total, seed, channels):
-    signal, blocks = _pieces(np.random.default_rng(seed), total, channels)
-    blocks = [block for block in blocks if len(block)]
-    whole = list(cut_audio([signal], MICRO, SHAPE))
-    parts = list(cut_audio(blocks, MICRO, SHAPE))
-    assert len(whole) == len(parts)
-    for a, b in zip(whole, parts, strict=True):
-        np.testing.assert_array_equal(a.waveform, b.waveform)
-        np.testing.assert_array_equal(a.present, b.present)
-        assert a.num_codes == b.num_codes
+def _count(shape, num_codes):
+    """Chunks: the last one has a frame to spare behind the signal."""
+    return 1 + max(-(-(num_codes - shape.total + 1) // shape.core), 0)
 
 
-@settings(max_examples=60, deadline=None)
-@given(total=st.integers(1, 3000), seed=st.integers(0, 99))
-def test_chunks_hold_the_mirrored_signal_and_mark_what_exists(total, seed):
-    signal, _ = _pieces(np.random.default_rng(seed), total)
-    num_codes = -(-total // MICRO.stride)
-    half = MICRO.window // 2
-    back = num_codes * MICRO.stride + half + MICRO.hop - total
-    mirrored = np.pad(signal[:, 0], (half, back), mode="reflect")
-    chunks = list(cut_audio([signal], MICRO, SHAPE))
-    assert sum(chunk.num_codes for chunk in chunks) == num_codes
-    for index, chunk in enumerate(chunks):
-        first = index * SHAPE.core - SHAPE.before
-        frames = first + np.arange(SHAPE.total)
-        inside = (frames >= 0) & (frames < num_codes)
+def _around(frames, before, after):
+    """Sums over neighbours in time, weighted so that none can stand for another."""
+    weights = np.arange(2, before + after + 3) ** 2
+    padded = np.pad(frames, [*[(0, 0)] * (frames.ndim - 1), (before, after)])
+    size = frames.shape[-1]
+    return sum(padded[..., i : i + size] * w for i, w in enumerate(weights))
+
+
+def _encode(mirrored, present, before, after):
+    """A toy: what spectral frames see, around each code frame, of those present."""
+    starts = np.arange(0, mirrored.shape[-1] - 2 * HALF + 1, HOP)
+    seen = mirrored.astype(int)[..., starts[:, None] + np.arange(2 * HALF)]
+    seen = seen.reshape(len(mirrored), len(present), -1, 1).transpose(0, 2, 3, 1)
+    return _around(seen * present.astype(int), before, after)
+
+
+def _decode(codes, num_streams, present, before, after):
+    """A toy: samples from code frames around, one hop less than these cover."""
+    used = np.arange(codes.shape[1])[:, None, None] < num_streams
+    kinds = np.arange(1, codes[0, :, :, 0].size + 1).reshape(*codes.shape[1:3], 1)
+    frames = (codes * used * kinds * present.astype(float)).sum(axis=(1, 2))
+    samples = np.repeat(_around(frames, before, after), STRIDE, axis=-1)
+    return (samples + np.arange(samples.shape[-1]) % STRIDE)[:, :-HOP]
+
+
+@settings(max_examples=200, deadline=None)
+@given(sizes=_sizes(STRIDE), seed=st.integers(0, 99), channels=st.integers(1, 3))
+def test_audio_in_chunks_is_coded_as_the_whole(sizes, seed, channels):
+    """By a toy that sees as far as the halos, however the audio arrives."""
+    (shape, total), rng = sizes, np.random.default_rng(seed)
+    signal = rng.integers(-99, 99, size=(total, channels)).astype(np.float32)
+    num_codes, taken = -(-total // STRIDE), [0]
+
+    def blocks():
+        cuts = np.sort(rng.integers(0, total + 1, size=rng.integers(0, 9)))
+        for block in np.split(signal, cuts):
+            taken.append(taken[-1] + len(block))
+            yield block
+
+    # of either halo, the outer frame's spectrum reads beyond the chunk
+    reach = shape.before - 1, shape.after - 1
+    made = []
+    for index, chunk in enumerate(cut_audio(blocks(), MICRO, shape)):
+        begin, size = index * shape.core, MICRO.clip_samples(shape.total)
+        assert taken[-2] < begin * STRIDE + size  # it was given as soon as it was whole
+        assert chunk.waveform.shape == (channels, size)
+        inside = begin + np.arange(shape.total) < num_codes
         np.testing.assert_array_equal(chunk.present, inside)
-        samples = first * MICRO.stride + np.arange(chunk.waveform.shape[1])
-        seen = (samples >= -half) & (samples < total + back)
-        np.testing.assert_array_equal(
-            chunk.waveform[0, seen], mirrored[samples[seen] + half]
-        )
+        mirrored = np.pad(chunk.waveform, ((0, 0), (HALF, HALF)), mode="reflect")
+        made.append(chunk.kept(_encode(mirrored, chunk.present, *reach)))
+    assert len(made) == _count(shape, num_codes)
+    back = num_codes * STRIDE - HOP + HALF - total
+    mirrored = np.pad(signal.T, ((0, 0), (HALF, back)), mode="reflect")
+    whole = _encode(mirrored, np.ones(num_codes), *reach)
+    np.testing.assert_array_equal(np.concatenate(made, axis=-1), whole)
 
 
-@settings(max_examples=40, deadline=None)
-@given(total=st.integers(1, 200), seed=st.integers(0, 99))
-def test_code_chunks_put_every_frame_in_its_place(total, seed):
-    rng = np.random.default_rng(seed)
+@settings(max_examples=200, deadline=None)
+@given(sizes=_sizes(1), seed=st.integers(0, 99))
+def test_codes_in_chunks_are_decoded_as_the_whole(sizes, seed):
+    (shape, total), rng = sizes, np.random.default_rng(seed)
     codes = rng.integers(1, 16, size=(2, 2, 3, total)).astype(np.int32)
     valid = np.repeat(rng.integers(0, 3, size=total // 7 + 1), 7)[:total]
-    shape = Chunking(before=4, core=16, after=6)
-    chunks = list(cut_codes(code_chunks(codes, valid.astype(np.int32)), 3, shape))
-    assert sum(chunk.num_codes for chunk in chunks) == total
-    for index, chunk in enumerate(chunks):
-        frames = index * 16 - 4 + np.arange(shape.total)
-        inside = (frames >= 0) & (frames < total)
-        np.testing.assert_array_equal(chunk.present, inside)
-        np.testing.assert_array_equal(
-            chunk.codes[:, :2, :, inside], codes[..., frames[inside]]
-        )
-        np.testing.assert_array_equal(chunk.num_streams[inside], valid[frames[inside]])
+    halo = shape.before, shape.after
+    made = []
+    for chunk in cut_codes(code_chunks(codes, valid.astype(np.int32)), 3, shape):
         assert not chunk.codes[:, 2].any()  # streams that the file lacks
+        waveform = _decode(chunk.codes, chunk.num_streams, chunk.present, *halo)
+        made.append(chunk.kept(waveform, STRIDE))
+    assert len(made) == _count(shape, total)
+    padded = np.pad(codes, ((0, 0), (0, 1), (0, 0), (0, 1)))  # a frame for the last hop
+    lines = np.append(valid, 0), np.append(np.ones(total), 0)
+    whole = _decode(padded, *lines, *halo)[:, : total * STRIDE]
+    np.testing.assert_array_equal(np.concatenate(made), whole.T)
+
+
+@pytest.mark.parametrize("name", ["esc_base", "esc_tiny"])
+def test_ten_seconds_are_two_chunks(name):
+    """Half of them for each of two cores."""
+    config = importlib.import_module(f"experiments.{name}").experiment().model
+    encoder = Chunking.encoder(config, CHUNK_CODES)
+    seconds = np.zeros((10 * config.sample_rate, 1), np.float32)
+    chunks = list(cut_audio([seconds], config, encoder))
+    num_codes = [chunk.num_codes for chunk in chunks]
+    assert num_codes == [encoder.before + CHUNK_CODES, 500 - sum(num_codes[:1])]
+    decoder = Chunking.decoder(config, CHUNK_CODES)
+    pieces = code_chunks(np.zeros((1, 1, 1, 500), np.int32), np.ones(500, np.int32))
+    assert len(list(cut_codes(pieces, 1, decoder))) == 2
+
+
+def test_no_audio_is_no_chunk():
+    shape = Chunking(2, 4, 2)
+    nothing = np.zeros((0, 1), np.float32)
+    assert not list(cut_audio([], MICRO, shape))
+    assert not list(cut_audio([nothing, nothing], MICRO, shape))
+    assert not list(cut_codes([], 3, shape))
 
 
 def test_a_core_off_the_grid_is_refused():
