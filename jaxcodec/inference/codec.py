@@ -26,8 +26,8 @@ from jaxcodec.modules.policy import Policy, suited
 
 __all__ = ["Codec"]
 
-# Code frames, 4.8 s at 50 per second: so 10 s are two chunks, one for each of two cores,
-# with little to spare. It fits grids of many sizes. A file's chunks have another length.
+# Code frames, 4.8 s at 50 per second: so 10 s are two chunks, which just hold them, one
+# for each of two cores. It fits grids of many sizes. A file has chunks of its own.
 CHUNK_CODES = 240
 
 
