@@ -19,8 +19,8 @@ system takes is a ratio within each round, so it holds on a busy machine, too, w
 seconds mean little. What comes out is compared: codes, audio or the first loss.
 
 Clips are whole, in one program, on accelerators and on one thread. On several threads
-of a CPU ours does what the library does: clips of a batch are computed side by side, and
-a clip alone in chunks with halos, if it is longer than one of them (5 s).
+of a CPU ours does what the library does: clips of a batch are computed side by side,
+and a clip alone in chunks with halos, if it is longer than one of them (5 s).
 
 Models are shipped ones, named ones with random weights (`base` is `esc_base`), or
 folders. `torch` is our PyTorch twin with the same weights; in `train` it has the same

@@ -205,7 +205,7 @@ def cut_audio(
     if buffer is None or not len(buffer):
         return
     left = -(-len(buffer) // stride)
-    missing = left * stride + half + config.hop - len(buffer)
+    missing = left * stride + half - len(buffer)
     # as much of the signal as that mirrors is still there: the halo is longer
     seen = np.pad(buffer[-missing - 1 :], ((0, missing), (0, 0)), mode="reflect")
     buffer = np.concatenate([buffer, seen[-missing:]])
@@ -231,7 +231,6 @@ def cut_codes(
     """
     codes: np.ndarray | None = None  # from the beginning of the next chunk on
     streams = np.zeros(0, np.int32)
-    spare = 1  # frame: the decoder gives one hop of samples less than its frames cover
     index = 0
 
     def chunk(left: int, is_last: bool) -> CodeChunk:
@@ -246,21 +245,17 @@ def cut_codes(
         codes = part if codes is None else np.concatenate([codes, part], axis=-1)
         valid = np.full(part.shape[-1], piece.num_streams, np.int32)
         streams = np.concatenate([streams, valid])
+        # also if it is full with the last frame: a program gives one hop of audio less
+        # than its frames cover
         while len(streams) >= shape.total:
             yield chunk(shape.total, is_last=False)
             codes, streams = codes[..., shape.core :], streams[shape.core :]
             index += 1
-    if codes is None or not len(streams):
-        return
-    left, is_last = len(streams), False
-    while not is_last:
-        if (short := shape.total - len(streams)) > 0:
-            codes = np.pad(codes, ((0, 0), (0, 0), (0, 0), (0, short)))
-            streams = np.pad(streams, (0, short))
-        is_last = left <= shape.total - spare
-        yield chunk(left, is_last)
-        codes, streams = codes[..., shape.core :], streams[shape.core :]
-        left, index = left - shape.core, index + 1
+    if codes is not None and (left := len(streams)):
+        short = shape.total - left
+        codes = np.pad(codes, ((0, 0), (0, 0), (0, 0), (0, short)))
+        streams = np.pad(streams, (0, short))
+        yield chunk(left, is_last=True)
 
 
 def code_chunks(

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import importlib
+import types
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +95,7 @@ def test_audio_in_chunks_is_coded_as_the_whole(sizes, seed, channels):
     made = []
     for index, chunk in enumerate(cut_audio(blocks(), MICRO, shape)):
         begin, size = index * shape.core, MICRO.clip_samples(shape.total)
-        assert taken[-2] < begin * STRIDE + size  # it was given as soon as it was whole
+        assert taken[-2] < begin * STRIDE + size  # it was given at once
         assert chunk.waveform.shape == (channels, size)
         inside = begin + np.arange(shape.total) < num_codes
         np.testing.assert_array_equal(chunk.present, inside)
@@ -114,8 +115,15 @@ def test_codes_in_chunks_are_decoded_as_the_whole(sizes, seed):
     codes = rng.integers(1, 16, size=(2, 2, 3, total)).astype(np.int32)
     valid = np.repeat(rng.integers(0, 3, size=total // 7 + 1), 7)[:total]
     halo = shape.before, shape.after
-    made = []
-    for chunk in cut_codes(code_chunks(codes, valid.astype(np.int32)), 3, shape):
+    made, taken = [], [0]
+
+    def pieces():
+        for piece in code_chunks(codes, valid.astype(np.int32)):
+            taken.append(taken[-1] + piece.codes.shape[-1])
+            yield piece
+
+    for index, chunk in enumerate(cut_codes(pieces(), 3, shape)):
+        assert taken[-2] < index * shape.core + shape.total  # it was given at once
         assert not chunk.codes[:, 2].any()  # streams that the file lacks
         waveform = _decode(chunk.codes, chunk.num_streams, chunk.present, *halo)
         made.append(chunk.kept(waveform, STRIDE))
@@ -146,11 +154,19 @@ def test_no_audio_is_no_chunk():
     assert not list(cut_audio([], MICRO, shape))
     assert not list(cut_audio([nothing, nothing], MICRO, shape))
     assert not list(cut_codes([], 3, shape))
+    piece = types.SimpleNamespace(codes=np.zeros((1, 3, 1, 0), np.int32), num_streams=3)
+    assert not list(cut_codes([piece], 3, shape))
 
 
 def test_a_core_off_the_grid_is_refused():
     with pytest.raises(ValueError, match=r"chunk of 7 code frames .* multiple of 2"):
         Chunking.encoder(MICRO, 7)
+
+
+def test_the_halo_behind_makes_up_for_the_hop_that_a_chunk_lacks():
+    config = dataclasses.replace(BACKBONES["conv"], window=2 * HOP)
+    assert config.encoder_reach()[1] == 0
+    assert Chunking.encoder(config, 4).after == 1
 
 
 _weights = functools.cache(drawn)
