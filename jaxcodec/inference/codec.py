@@ -50,6 +50,10 @@ class Codec:
             up to 4, as XLA cannot keep several cores busy with one call; else 2.
         policy: how the model is executed; what suits the device if None.
         traces: folder that keeps traced programs, for a quicker start; None: nowhere.
+
+    Raises:
+        ValueError: `chunk_codes` is no multiple of what an attention window takes, or
+            `batch_size` or `calls` is below 1.
     """
 
     def __init__(

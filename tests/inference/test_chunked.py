@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxcodec.export.portable import Layout
 from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_codes
 from jaxcodec.inference.codec import CHUNK_CODES
 from jaxcodec.models.configs import ESCConfig, RVQCodecConfig
@@ -17,7 +18,11 @@ from jaxcodec.models.named import build
 from jaxcodec.models.spectral import synthesise
 from tests.micro import MICRO, SHORT, drawn
 
-STRIDE, HOP, HALF = MICRO.stride, MICRO.hop, MICRO.window // 2
+LAYOUTS = (
+    MICRO,
+    Layout(sample_rate=2_000, stride=10, window=40, hop=10),  # two code frames to spare
+    Layout(sample_rate=2_000, stride=10, window=20, hop=10),
+)
 BACKBONES = {
     "swin": MICRO,
     "swin deeper": dataclasses.replace(SHORT, depth=4),
@@ -34,11 +39,17 @@ BACKBONES = {
 
 
 @st.composite
-def _sizes(draw, unit):
-    """A shape, and a length: any, or near where something in a chunk begins or ends."""
-    low = {"before": 1, "core": 1, "after": 1}
-    shape = Chunking(**{name: draw(st.integers(n, n + 6)) for name, n in low.items()})
-    borders = 0, shape.before, shape.before + shape.core, shape.total - 1, shape.total
+def _sizes(draw, unit=1, spare=1):
+    """A shape, and a length: any, or near where something in a chunk begins or ends.
+
+    Args:
+        unit: of the length, per code frame.
+        spare: code frames behind a signal that ends in a chunk.
+    """
+    before, after = (draw(st.integers(spare, spare + 6)) for _ in range(2))
+    shape = Chunking(before, draw(st.integers(1, 7)), after)
+    end = before + shape.core
+    borders = 0, before, end, shape.total - spare, shape.total
     frames = draw(st.integers(0, 3)) * shape.core + draw(st.sampled_from(borders))
     offset = draw(st.integers(-1, 1)) * draw(st.sampled_from([1, unit]))
     near = frames * unit + offset
@@ -46,9 +57,17 @@ def _sizes(draw, unit):
     return shape, max(length, 1)
 
 
-def _count(shape, num_codes):
-    """Chunks: the last one has a frame to spare behind the signal."""
-    return 1 + max(-(-(num_codes - shape.total + 1) // shape.core), 0)
+@st.composite
+def _audio(draw):
+    """A layout, how far its spectral frames reach in code frames, and sizes."""
+    layout = draw(st.sampled_from(LAYOUTS))
+    spare = -(-layout.window // 2 // layout.stride)
+    return layout, spare, *draw(_sizes(layout.stride, spare))
+
+
+def _count(shape, num_codes, spare=1):
+    """Chunks of a signal: the last one has some to spare behind it."""
+    return 1 + max(-(-(num_codes - shape.total + spare) // shape.core), 0)
 
 
 def _around(frames, before, after):
@@ -59,10 +78,10 @@ def _around(frames, before, after):
     return sum(padded[..., i : i + size] * w for i, w in enumerate(weights))
 
 
-def _encode(mirrored, present, before, after):
+def _encode(layout, mirrored, present, before, after):
     """A toy: what spectral frames see, around each code frame, of those present."""
-    starts = np.arange(0, mirrored.shape[-1] - 2 * HALF + 1, HOP)
-    seen = mirrored.astype(int)[..., starts[:, None] + np.arange(2 * HALF)]
+    starts = np.arange(0, mirrored.shape[-1] - layout.window + 1, layout.hop)
+    seen = mirrored.astype(int)[..., starts[:, None] + np.arange(layout.window)]
     seen = seen.reshape(len(mirrored), len(present), -1, 1).transpose(0, 2, 3, 1)
     return _around(seen * present.astype(int), before, after)
 
@@ -72,17 +91,18 @@ def _decode(codes, num_streams, present, before, after):
     used = np.arange(codes.shape[1])[:, None, None] < num_streams
     kinds = np.arange(1, codes[0, :, :, 0].size + 1).reshape(*codes.shape[1:3], 1)
     frames = (codes * used * kinds * present.astype(float)).sum(axis=(1, 2))
-    samples = np.repeat(_around(frames, before, after), STRIDE, axis=-1)
-    return (samples + np.arange(samples.shape[-1]) % STRIDE)[:, :-HOP]
+    samples = np.repeat(_around(frames, before, after), MICRO.stride, axis=-1)
+    return (samples + np.arange(samples.shape[-1]) % MICRO.stride)[:, : -MICRO.hop]
 
 
-@settings(max_examples=200, deadline=None)
-@given(sizes=_sizes(STRIDE), seed=st.integers(0, 99), channels=st.integers(1, 3))
-def test_audio_in_chunks_is_coded_as_the_whole(sizes, seed, channels):
+@settings(max_examples=300, deadline=None)
+@given(audio=_audio(), seed=st.integers(0, 99), channels=st.integers(1, 3))
+def test_audio_in_chunks_is_coded_as_the_whole(audio, seed, channels):
     """By a toy that sees as far as the halos, however the audio arrives."""
-    (shape, total), rng = sizes, np.random.default_rng(seed)
+    (layout, spare, shape, total), rng = audio, np.random.default_rng(seed)
     signal = rng.integers(-99, 99, size=(total, channels)).astype(np.float32)
-    num_codes, taken = -(-total // STRIDE), [0]
+    stride, half, size = layout.stride, layout.window // 2, shape.total
+    num_codes, taken = -(-total // stride), [0]
 
     def blocks():
         cuts = np.sort(rng.integers(0, total + 1, size=rng.integers(0, 9)))
@@ -90,26 +110,28 @@ def test_audio_in_chunks_is_coded_as_the_whole(sizes, seed, channels):
             taken.append(taken[-1] + len(block))
             yield block
 
-    # of either halo, the outer frame's spectrum reads beyond the chunk
-    reach = shape.before - 1, shape.after - 1
+    # the spectrum of the outer frames of a halo reads beyond the chunk
+    reach = shape.before - spare, shape.after - spare
     made = []
-    for index, chunk in enumerate(cut_audio(blocks(), MICRO, shape)):
-        begin, size = index * shape.core, MICRO.clip_samples(shape.total)
-        assert taken[-2] < begin * STRIDE + size  # it was given at once
-        assert chunk.waveform.shape == (channels, size)
-        inside = begin + np.arange(shape.total) < num_codes
+    for index, chunk in enumerate(cut_audio(blocks(), layout, shape)):
+        begin = index * shape.core
+        assert chunk.waveform.shape == (channels, layout.clip_samples(size))
+        # it was given at once: when it was whole, and its last frame had begun
+        enough = max(chunk.waveform.shape[1], (size - 1) * stride + 1)
+        assert taken[-2] < begin * stride + enough
+        inside = begin + np.arange(size) < num_codes
         np.testing.assert_array_equal(chunk.present, inside)
-        mirrored = np.pad(chunk.waveform, ((0, 0), (HALF, HALF)), mode="reflect")
-        made.append(chunk.kept(_encode(mirrored, chunk.present, *reach)))
-    assert len(made) == _count(shape, num_codes)
-    back = num_codes * STRIDE - HOP + HALF - total
-    mirrored = np.pad(signal.T, ((0, 0), (HALF, back)), mode="reflect")
-    whole = _encode(mirrored, np.ones(num_codes), *reach)
+        mirrored = np.pad(chunk.waveform, ((0, 0), (half, half)), mode="reflect")
+        made.append(chunk.kept(_encode(layout, mirrored, chunk.present, *reach)))
+    assert len(made) == _count(shape, num_codes, spare)
+    back = num_codes * stride - layout.hop + half - total
+    mirrored = np.pad(signal.T, ((0, 0), (half, back)), mode="reflect")
+    whole = _encode(layout, mirrored, np.ones(num_codes), *reach)
     np.testing.assert_array_equal(np.concatenate(made, axis=-1), whole)
 
 
 @settings(max_examples=200, deadline=None)
-@given(sizes=_sizes(1), seed=st.integers(0, 99))
+@given(sizes=_sizes(), seed=st.integers(0, 99))
 def test_codes_in_chunks_are_decoded_as_the_whole(sizes, seed):
     (shape, total), rng = sizes, np.random.default_rng(seed)
     codes = rng.integers(1, 16, size=(2, 2, 3, total)).astype(np.int32)
@@ -126,11 +148,11 @@ def test_codes_in_chunks_are_decoded_as_the_whole(sizes, seed):
         assert taken[-2] < index * shape.core + shape.total  # it was given at once
         assert not chunk.codes[:, 2].any()  # streams that the file lacks
         waveform = _decode(chunk.codes, chunk.num_streams, chunk.present, *halo)
-        made.append(chunk.kept(waveform, STRIDE))
+        made.append(chunk.kept(waveform, MICRO.stride))
     assert len(made) == _count(shape, total)
     padded = np.pad(codes, ((0, 0), (0, 1), (0, 0), (0, 1)))  # a frame for the last hop
     lines = np.append(valid, 0), np.append(np.ones(total), 0)
-    whole = _decode(padded, *lines, *halo)[:, : total * STRIDE]
+    whole = _decode(padded, *lines, *halo)[:, : total * MICRO.stride]
     np.testing.assert_array_equal(np.concatenate(made), whole.T)
 
 
@@ -164,7 +186,7 @@ def test_a_core_off_the_grid_is_refused():
 
 
 def test_the_halo_behind_makes_up_for_the_hop_that_a_chunk_lacks():
-    config = dataclasses.replace(BACKBONES["conv"], window=2 * HOP)
+    config = dataclasses.replace(BACKBONES["conv"], window=2 * MICRO.hop)
     assert config.encoder_reach()[1] == 0
     assert Chunking.encoder(config, 4).after == 1
 
