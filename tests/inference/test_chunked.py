@@ -231,6 +231,9 @@ def test_encoder_reach_is_enough_and_not_wasteful(name):
     # never as much as one cell of the grid too much
     assert before - used[0] < config.grid
     assert after - used[1] < config.grid
+    halo = Chunking.encoder(config, cell)
+    assert before <= halo.before * config.stride
+    assert after <= halo.after * config.stride - config.hop  # which a chunk lacks
 
 
 @pytest.mark.parametrize("name", BACKBONES)
