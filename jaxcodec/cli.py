@@ -125,7 +125,7 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Encodes WAV, FLAC, OGG and MP3 to .jxc; by default at the highest bitrate."""
-    from jaxcodec.bitstream import Writer
+    from jaxcodec.bitstream import Writer, in_chunks
     from jaxcodec.inference import files
     from jaxcodec.inference.audio import open_audio
 
@@ -154,8 +154,9 @@ def encode(
             with files.open_output(job.target, stdout()) as stream:
                 target = Sink(stream)
                 writer = Writer(target, header, codec.tables, coder.value)
-                for codes in codec.encode_blocks(audio, audio.sample_rate, num_streams):
-                    writer.write_chunk(codes)
+                codes = codec.encode_blocks(audio, audio.sample_rate, num_streams)
+                for chunk in in_chunks(codes, header.chunk_frames):
+                    writer.write_chunk(chunk)
                     bar.show(audio.seconds, audio.expected_seconds)
                 writer.close(audio.num_read)
         return result(header, audio.seconds, target.size, audio.warnings)

@@ -74,9 +74,9 @@ class Toy:
                 raise ValueError("samples are NaN or infinite: repair the audio.")
             samples = np.rint(block * 32768).clip(-32768, 32767).astype(np.int32)
             rest = samples if rest is None else np.concatenate([rest, samples])
-            while len(rest) >= 2048:
-                yield self._codes(rest[:2048], num_streams)
-                rest = rest[2048:]
+            while len(rest) >= 1024:  # 128 code frames: half of a file's chunks
+                yield self._codes(rest[:1024], num_streams)
+                rest = rest[1024:]
         if len(rest):
             yield self._codes(np.pad(rest, ((0, -len(rest) % 8), (0, 0))), num_streams)
 

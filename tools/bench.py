@@ -18,6 +18,10 @@ result. Figures are medians and quartiles over turns; how many times as long ano
 system takes is a ratio within each round, so it holds on a busy machine, too, where
 seconds mean little. What comes out is compared: codes, audio or the first loss.
 
+Clips are whole, in one program, on accelerators and on one thread. On several threads
+of a CPU ours does what the library does: clips of a batch are computed side by side,
+and a clip alone in chunks with halos, if it is longer than one of them (5 s).
+
 Models are shipped ones, named ones with random weights (`base` is `esc_base`), or
 folders. `torch` is our PyTorch twin with the same weights; in `train` it has the same
 losses and AdamW, but keeps no average of its parameters. `torch-pages` is `torch` in a

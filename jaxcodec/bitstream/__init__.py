@@ -11,7 +11,7 @@ from jaxcodec.bitstream.layers import Info, peel, peel_bytes, scan
 from jaxcodec.bitstream.probabilities import ProbabilityTables
 from jaxcodec.bitstream.range_coder import RangeCoder
 from jaxcodec.bitstream.reader import Chunk, Decoded, Reader, read_bytes
-from jaxcodec.bitstream.writer import Writer, write_bytes
+from jaxcodec.bitstream.writer import Writer, in_chunks, write_bytes
 
 __all__ = [
     "Chunk",
@@ -23,6 +23,7 @@ __all__ = [
     "RangeCoder",
     "Reader",
     "Writer",
+    "in_chunks",
     "num_code_frames",
     "peel",
     "peel_bytes",

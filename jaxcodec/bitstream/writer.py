@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -177,10 +178,31 @@ def write_bytes(
     """
     target = io.BytesIO()
     writer = Writer(target, header, tables, coder)
-    for start in range(0, codes.shape[-1], header.chunk_frames):
-        writer.write_chunk(codes[..., start : start + header.chunk_frames])
+    for chunk in in_chunks([codes], header.chunk_frames):
+        writer.write_chunk(chunk)
     writer.close()
     return target.getvalue()
+
+
+def in_chunks(
+    pieces: Iterable[Integer[np.ndarray, "c s g _"]], size: int
+) -> Iterator[Integer[np.ndarray, "c s g _"]]:
+    """Cuts consecutive codes anew, as `Writer.write_chunk` takes them.
+
+    A chunk is given as soon as its last code frame is there.
+
+    Args:
+        pieces: of any length, as models give them.
+        size: code frames of every chunk but the last, see `Header.chunk_frames`.
+    """
+    rest: np.ndarray | None = None
+    for piece in pieces:
+        rest = piece if rest is None else np.concatenate([rest, piece], axis=-1)
+        while rest.shape[-1] >= size:
+            yield rest[..., :size]
+            rest = rest[..., size:]
+    if rest is not None and rest.shape[-1]:
+        yield rest
 
 
 def check_tables(tables: ProbabilityTables, header: Header) -> None:

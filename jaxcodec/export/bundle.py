@@ -30,7 +30,7 @@ __all__ = ["CHECK", "SPEECH", "export_model", "load_speech"]
 
 CHECK = "check.json"
 FORMAT = 1  # of the manifest
-CHUNK_CODES = 256  # code frames a chunk is for, as in inference
+CHUNK_CODES = 256  # code frames from one chunk to the next
 SPEECH = Path(__file__).parent / "speech.flac"
 LONGEST = 60  # seconds of a recording that are checked
 
@@ -58,7 +58,7 @@ def export_model(
         precision: of the stored weights, one of `PRECISIONS`.
         num_streams: that the encoder makes; all if None.
         audio: a recording of speech for the check; the packaged clip if None.
-        chunk_codes: code frames that a chunk is for.
+        chunk_codes: code frames from one chunk to the next.
         overwrite: replace the folder if it exists.
 
     Returns:

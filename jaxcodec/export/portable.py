@@ -94,11 +94,8 @@ class Portable:
         """Codes of a waveform in [-1, 1], of as many streams as the encoder makes."""
         layout, shape = self.layout, self._shapes["encoder"]
         blocks = resample_blocks([waveform], sample_rate, layout.sample_rate)
-        core = slice(shape.before, shape.before + shape.core)
         parts = [
-            self._encode(chunk.waveform, _rows(chunk.present, len(chunk.waveform)))[
-                ..., core
-            ][..., : chunk.num_codes]
+            chunk.kept(self._encode(*chunk.inputs))
             for chunk in cut_audio(blocks, layout, shape)
         ]
         return np.concatenate(parts, axis=-1)
@@ -153,16 +150,5 @@ class Portable:
 
     def _audio(self, pieces: Iterable[Any]) -> Iterator[Float[np.ndarray, "_ _"]]:
         shape, stride = self._shapes["decoder"], self.layout.stride
-        begin = shape.before * stride
         for chunk in cut_codes(pieces, self.manifest["codes"]["streams"], shape):
-            channels = len(chunk.codes)
-            made = self._decode(
-                chunk.codes,
-                _rows(chunk.num_streams, channels),
-                _rows(chunk.present, channels),
-            )
-            yield made[:, begin : begin + chunk.num_codes * stride].T
-
-
-def _rows(line: np.ndarray, count: int) -> np.ndarray:
-    return np.ascontiguousarray(np.broadcast_to(line, (count, len(line))))
+            yield chunk.kept(self._decode(*chunk.inputs), stride)

@@ -41,14 +41,12 @@ def encode_many(
             blocks = [as_float(np.asarray(waveform)[:, None])]
             audio = resample_blocks(blocks, sample_rate, codec.config.sample_rate)
             for chunk in cut_audio(audio, codec.config, shape):
-                present = np.broadcast_to(chunk.present, (1, shape.total))
-                yield chunk.waveform, present, (number, chunk.num_codes)
+                yield *chunk.inputs, (number, chunk)
 
     parts: list[list[np.ndarray]] = [[] for _ in waveforms]
-    core = slice(shape.before, shape.before + shape.core)
     rows = codec.batches.run(items(), codec.encode_rows)
-    for codes, (number, num_codes) in rows:
-        parts[number].append(codes[..., core][..., :num_codes])
+    for codes, (number, chunk) in rows:
+        parts[number].append(chunk.kept(codes))
     return [
         _coded(codec, np.concatenate(found, axis=-1), sample_rate, len(waveform))
         for found, waveform in zip(parts, waveforms, strict=True)
@@ -62,7 +60,7 @@ def decode_many(codec: Codec, coded: Sequence[Coded]) -> list[Float[np.ndarray, 
         ContainerError: as for `Codec.decode`.
         ValueError: a clip has several channels.
     """
-    shape, stride = codec.decoder_chunking, codec.config.stride
+    shape = codec.decoder_chunking
     for item in coded:
         codec.check_header(item.header)
         if item.header.channels != 1:
@@ -75,16 +73,12 @@ def decode_many(codec: Codec, coded: Sequence[Coded]) -> list[Float[np.ndarray, 
         for number, item in enumerate(coded):
             pieces: Any = code_chunks(item.codes, item.valid_streams)
             for chunk in cut_codes(pieces, codec.config.max_streams, shape):
-                one = (1, shape.total)
-                streams = np.broadcast_to(chunk.num_streams, one)
-                present = np.broadcast_to(chunk.present, one)
-                yield chunk.codes, streams, present, (number, chunk.num_codes)
+                yield *chunk.inputs, (number, chunk)
 
     parts: list[list[np.ndarray]] = [[np.zeros((0, 1), np.float32)] for _ in coded]
-    start = shape.before * stride
     rows = codec.batches.run(items(), codec.decode_rows)
-    for waveform, (number, num_codes) in rows:
-        parts[number].append(waveform[:, start : start + num_codes * stride].T)
+    for waveform, (number, chunk) in rows:
+        parts[number].append(chunk.kept(waveform, codec.config.stride))
     return [
         _resampled(codec, found, item) for found, item in zip(parts, coded, strict=True)
     ]

@@ -1,9 +1,10 @@
 """Long audio in chunks of one shape, with halos as wide as the receptive field.
 
 A codec sees only so far. A chunk therefore carries, beside the code frames it is for,
-a halo of frames that these depend on. Frames before the start and behind the end of the
-signal are marked absent, and nothing present depends on them: so codes do not depend on
-where chunks are cut, on what else is in a batch, or on how a chunk is filled up.
+a halo of frames that these depend on: on both sides inside the signal, on one side at
+its ends, as nothing lies beyond them. Frames behind the end of the signal are marked
+absent, and nothing present depends on them: so codes do not depend on where chunks are
+cut, on what else is in a batch, or on how a chunk is filled up.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int  # not jaxcodec.arrays: exports run without JAX
+from jaxtyping import Float, Int, Num  # not jaxcodec.arrays: exports run without JAX
 
 __all__ = [
     "AudioChunk",
@@ -60,11 +61,16 @@ class Grid(Layout, Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Chunking:
-    """Shape of the chunks of one direction, in code frames."""
+    """Shape of the chunks of one direction, in code frames.
+
+    Chunk `k` begins at frame `k * core` of the signal, the first one at its start. A
+    chunk is for the `core` frames behind its halo; the first is also for those of the
+    halo, and the last for all that follow.
+    """
 
     before: int  # halo in front
-    core: int  # what the chunk is for
-    after: int  # halo behind
+    core: int  # from where one chunk begins to where the next does
+    after: int  # halo behind; at least one frame
 
     @property
     def total(self) -> int:
@@ -74,7 +80,9 @@ class Chunking:
     @classmethod
     def encoder(cls, config: Grid, core: int) -> "Chunking":
         """Smallest halo on the grid that the codes of the core can depend on."""
-        return cls._on_grid(config, core, config.encoder_reach())
+        before, after = config.encoder_reach()
+        # the samples of a chunk end one hop before its last code frame does
+        return cls._on_grid(config, core, (before, after + config.hop))
 
     @classmethod
     def decoder(cls, config: Grid, core: int) -> "Chunking":
@@ -92,13 +100,39 @@ class Chunking:
         before, after = (-(-samples // config.grid) * cell for samples in reach)
         return cls(before, core, after)
 
+    def marks(
+        self, index: int, left: int, is_last: bool
+    ) -> tuple[Float[np.ndarray, "t"], int, int]:
+        """What chunk `index` holds and what it is for: `present`, `first`, `num_codes`.
+
+        Args:
+            index: counts from 0.
+            left: code frames from the chunk's beginning to the end of the signal, as
+                far as that is known.
+            is_last: whether the chunk is for all of them.
+        """
+        present = np.arange(self.total) < left
+        first = self.before if index else 0
+        end = left if is_last else self.before + self.core
+        return present.astype(np.float32), first, end - first
+
 
 class AudioChunk(NamedTuple):
     """Input of the encoder: one chunk of every channel."""
 
     waveform: Float[np.ndarray, "c n"]
     present: Float[np.ndarray, "t"]  # 1 for code frames inside the signal
-    num_codes: int  # code frames of the core that are inside
+    first: int  # code frame that the chunk is for
+    num_codes: int  # that it is for, from there
+
+    @property
+    def inputs(self) -> tuple[np.ndarray, ...]:
+        """Of the encoder's program: a row per channel."""
+        return self.waveform, _rows(self.present, len(self.waveform))
+
+    def kept(self, codes: Num[np.ndarray, "c s g t"]) -> Num[np.ndarray, "c s g _"]:
+        """What the chunk is for, of the codes that the program gives."""
+        return codes[..., self.first : self.first + self.num_codes]
 
 
 class CodeChunk(NamedTuple):
@@ -107,7 +141,26 @@ class CodeChunk(NamedTuple):
     codes: Int[np.ndarray, "c s g t"]
     num_streams: Int[np.ndarray, "t"]
     present: Float[np.ndarray, "t"]
+    first: int
     num_codes: int
+
+    @property
+    def inputs(self) -> tuple[np.ndarray, ...]:
+        """Of the decoder's program: a row per channel."""
+        channels = len(self.codes)
+        lines = self.num_streams, self.present
+        return self.codes, *(_rows(line, channels) for line in lines)
+
+    def kept(
+        self, waveform: Float[np.ndarray, "c _"], stride: int
+    ) -> Float[np.ndarray, "_ c"]:
+        """What the chunk is for, of the audio that the program gives, samples first."""
+        end = self.first + self.num_codes
+        return waveform[:, self.first * stride : end * stride].T
+
+
+def _rows(line: np.ndarray, count: int) -> np.ndarray:
+    return np.ascontiguousarray(np.broadcast_to(line, (count, len(line))))
 
 
 @runtime_checkable
@@ -123,8 +176,9 @@ def cut_audio(
 ) -> Iterator[AudioChunk]:
     """Cuts a stream of audio into chunks; holds no more than about one of them.
 
-    Both ends of the signal are mirrored as far as a spectral frame reaches, so that the
-    frames at the edges are those of `dsp.stft` on the whole signal.
+    The end of the signal is mirrored as far as a spectral frame reaches, and its start
+    by the `dsp.stft` of the first chunk: so the frames at the edges are those of
+    `dsp.stft` on the whole signal.
 
     Args:
         blocks: consecutive pieces at the codec's rate, of any length.
@@ -133,62 +187,36 @@ def cut_audio(
     """
     stride, half = config.stride, config.window // 2
     size = config.clip_samples(shape.total)
-    lead = shape.before * stride
-    buffer: np.ndarray | None = None  # starts at sample `begin` of the signal
-    head: list[np.ndarray] = []  # the first samples, until there are enough to mirror
-    num_samples, chunk = 0, 0
+    enough = max(size, (shape.total - 1) * stride + 1)  # of the last frame, too
+    spare = -(-half // stride)  # frames behind the signal that its last one reads
+    buffer: np.ndarray | None = None  # from the beginning of the next chunk on
+    index = 0
 
-    def begin_of(index: int) -> int:
-        return index * shape.core * stride - lead
-
-    def emit(present: np.ndarray, num_codes: int) -> AudioChunk:
+    def chunk(left: int, is_last: bool) -> AudioChunk:
         assert buffer is not None
         waveform = np.ascontiguousarray(buffer[:size].T, np.float32)
-        return AudioChunk(waveform, present.astype(np.float32), num_codes)
+        return AudioChunk(waveform, *shape.marks(index, left, is_last))
 
     for block in blocks:
-        num_samples += len(block)
-        if buffer is None:
-            head.append(block)
-            if num_samples <= half:
-                continue
-            signal = np.concatenate(head)
-            buffer = _with_lead(signal, lead, half)
-        else:
-            buffer = np.concatenate([buffer, block])
-        while len(buffer) >= size:
-            inside = np.arange(shape.total) + chunk * shape.core - shape.before >= 0
-            yield emit(inside, shape.core)
-            buffer = buffer[shape.core * stride :]
-            chunk += 1
-    if not num_samples:
+        buffer = block if buffer is None else np.concatenate([buffer, block])
+        while len(buffer) >= enough:
+            yield chunk(shape.total, is_last=False)
+            buffer, index = buffer[shape.core * stride :], index + 1
+    if buffer is None or not len(buffer):
         return
-    if buffer is None:
-        signal = np.concatenate(head)
-        buffer = _with_lead(signal, lead, half)
-    num_codes = -(-num_samples // stride)
-    # as much of the signal as the tail mirrors is still there: the halo is longer
-    missing = num_codes * stride + half + config.hop - num_samples
-    if num_samples > missing:
-        tail = np.flip(buffer[-missing - 1 : -1], axis=0)
-    else:
-        signal = buffer[len(buffer) - num_samples :]
-        tail = np.pad(signal, ((0, missing), (0, 0)), mode="reflect")[num_samples:]
-    buffer = np.concatenate([buffer, tail])
-    while chunk * shape.core < num_codes:
+    left = -(-len(buffer) // stride)
+    missing = left * stride + half - len(buffer)
+    # as much of the signal as that mirrors is still there: the halo is longer
+    seen = np.pad(buffer[-missing - 1 :], ((0, missing), (0, 0)), mode="reflect")
+    buffer = np.concatenate([buffer, seen[-missing:]])
+    is_last = False
+    while not is_last:
         if len(buffer) < size:
             buffer = np.pad(buffer, ((0, size - len(buffer)), (0, 0)))
-        frames = np.arange(shape.total) + chunk * shape.core - shape.before
-        inside = (frames >= 0) & (frames < num_codes)
-        yield emit(inside, min(shape.core, num_codes - chunk * shape.core))
-        buffer = buffer[shape.core * stride :]
-        chunk += 1
-
-
-def _with_lead(signal: np.ndarray, lead: int, half: int) -> np.ndarray:
-    """The signal behind `lead` samples: silence, then its own mirrored start."""
-    mirrored = np.pad(signal, ((half, 0), (0, 0)), mode="reflect")
-    return np.pad(mirrored, ((lead - half, 0), (0, 0)))
+        is_last = left <= shape.total - spare
+        yield chunk(left, is_last)
+        buffer, index = buffer[shape.core * stride :], index + 1
+        left -= shape.core
 
 
 def cut_codes(
@@ -201,45 +229,33 @@ def cut_codes(
         max_streams: of the codec; missing streams are filled with zeros.
         shape: see `Chunking.decoder`.
     """
-    codes: np.ndarray | None = None
+    codes: np.ndarray | None = None  # from the beginning of the next chunk on
     streams = np.zeros(0, np.int32)
-    num_codes = chunk = 0
+    index = 0
 
-    def emit(present: np.ndarray, inside: int) -> CodeChunk:
+    def chunk(left: int, is_last: bool) -> CodeChunk:
         assert codes is not None
         kept = slice(0, shape.total)
-        return CodeChunk(
-            np.ascontiguousarray(codes[..., kept]),
-            streams[kept],
-            present.astype(np.float32),
-            inside,
-        )
+        marks = shape.marks(index, left, is_last)
+        return CodeChunk(np.ascontiguousarray(codes[..., kept]), streams[kept], *marks)
 
     for piece in pieces:
         part = np.asarray(piece.codes, np.int32)
         part = np.pad(part, ((0, 0), (0, max_streams - part.shape[1]), (0, 0), (0, 0)))
-        if codes is None:
-            codes = np.zeros((*part.shape[:3], shape.before), np.int32)
-            streams = np.zeros(shape.before, np.int32)
-        codes = np.concatenate([codes, part], axis=-1)
+        codes = part if codes is None else np.concatenate([codes, part], axis=-1)
         valid = np.full(part.shape[-1], piece.num_streams, np.int32)
         streams = np.concatenate([streams, valid])
-        num_codes += part.shape[-1]
+        # also if it is full with the last frame: a program gives one hop of audio less
+        # than its frames cover
         while len(streams) >= shape.total:
-            inside = np.arange(shape.total) + chunk * shape.core - shape.before >= 0
-            yield emit(inside, shape.core)
+            yield chunk(shape.total, is_last=False)
             codes, streams = codes[..., shape.core :], streams[shape.core :]
-            chunk += 1
-    while codes is not None and chunk * shape.core < num_codes:
-        short = shape.total - len(streams)
-        if short > 0:
-            codes = np.pad(codes, ((0, 0), (0, 0), (0, 0), (0, short)))
-            streams = np.pad(streams, (0, short))
-        frames = np.arange(shape.total) + chunk * shape.core - shape.before
-        inside = (frames >= 0) & (frames < num_codes)
-        yield emit(inside, min(shape.core, num_codes - chunk * shape.core))
-        codes, streams = codes[..., shape.core :], streams[shape.core :]
-        chunk += 1
+            index += 1
+    if codes is not None and (left := len(streams)):
+        short = shape.total - left
+        codes = np.pad(codes, ((0, 0), (0, 0), (0, 0), (0, short)))
+        streams = np.pad(streams, (0, short))
+        yield chunk(left, is_last=True)
 
 
 def code_chunks(

@@ -26,7 +26,9 @@ from jaxcodec.modules.policy import Policy, suited
 
 __all__ = ["Codec"]
 
-CHUNK_CODES = 256  # code frames: 5.12 s at 50 per second
+# Code frames, 4.8 s at 50 per second: so 10 s are two chunks, which just hold them, one
+# for each of two cores. It fits grids of many sizes. A file has chunks of its own.
+CHUNK_CODES = 240
 
 
 class Codec:
@@ -40,13 +42,18 @@ class Codec:
         variables: its weights, `params` and `batch_stats`.
         tables: probabilities of the codes; None packs codes at a fixed width.
         fingerprint: 8 bytes that identify weights and tables.
-        chunk_codes: code frames that a chunk is for; shorter chunks cost more halo.
+        chunk_codes: code frames from one chunk to the next, whole attention windows
+            of them; shorter chunks cost more halo.
         batch_size: chunks that one call computes; 1 suits a CPU.
         calls: batches that are computed at the same time, each by a call of its own,
             with memory of its own. None: on a CPU as many as the process may use cores,
             up to 4, as XLA cannot keep several cores busy with one call; else 2.
         policy: how the model is executed; what suits the device if None.
         traces: folder that keeps traced programs, for a quicker start; None: nowhere.
+
+    Raises:
+        ValueError: `chunk_codes` is no multiple of what an attention window takes, or
+            `batch_size` or `calls` is below 1.
     """
 
     def __init__(
@@ -209,7 +216,6 @@ class Codec:
             num_streams=num_streams,
             num_groups=self.config.num_groups,
             codebook_size=self.config.codebook_size,
-            chunk_frames=CHUNK_CODES,
         )
 
     def check_header(self, header: Header) -> None:
@@ -246,6 +252,9 @@ class Codec:
     ) -> Iterator[Int[np.ndarray, "_ _ _ _"]]:
         """Codes a stream, chunk by chunk, in memory that does not grow with it.
 
+        The codes come in pieces of several lengths, which `bitstream.in_chunks` cuts to
+        those of a file.
+
         Args:
             blocks: consecutive pieces of any length.
             sample_rate: of the blocks, Hz.
@@ -263,23 +272,12 @@ class Codec:
             checked(blocks), int(sample_rate), self.config.sample_rate
         )
         chunks = cut_audio(pieces, self.config, self.encoder_chunking)
-        shape = self.encoder_chunking
-        core = slice(shape.before, shape.before + shape.core)
         empty = True
-        for rows in self.batches.run(
-            (
-                (
-                    c.waveform,
-                    np.broadcast_to(c.present, (len(c.waveform), shape.total)),
-                    c.num_codes,
-                )
-                for c in chunks
-            ),
-            self.encode_rows,
+        for codes, chunk in self.batches.run(
+            ((*chunk.inputs, chunk) for chunk in chunks), self.encode_rows
         ):
             empty = False
-            codes, num_codes = rows
-            yield codes[:, :num_streams, :, core][..., :num_codes]
+            yield chunk.kept(codes[:, :num_streams])
         if empty:
             raise ValueError("the audio has no samples: nothing to encode.")
 
@@ -301,24 +299,14 @@ class Codec:
             ContainerError: as for `check_header`.
         """
         self.check_header(header)
-        shape, stride = self.decoder_chunking, self.config.stride
+        stride = self.config.stride
 
         def audio() -> Iterator[np.ndarray]:
-            pieces = cut_codes(chunks, self.config.max_streams, shape)
-            start = shape.before * stride
-            for waveform, num_codes in self.batches.run(
-                (
-                    (
-                        c.codes,
-                        np.broadcast_to(c.num_streams, (len(c.codes), shape.total)),
-                        np.broadcast_to(c.present, (len(c.codes), shape.total)),
-                        c.num_codes,
-                    )
-                    for c in pieces
-                ),
-                self.decode_rows,
+            pieces = cut_codes(chunks, self.config.max_streams, self.decoder_chunking)
+            for waveform, piece in self.batches.run(
+                ((*piece.inputs, piece) for piece in pieces), self.decode_rows
             ):
-                yield waveform[:, start : start + num_codes * stride].T
+                yield piece.kept(waveform, stride)
 
         def length(taken: int) -> int:
             known = num_samples()

@@ -10,6 +10,7 @@ from jaxcodec.bitstream import (
     ContainerError,
     ProbabilityTables,
     Writer,
+    in_chunks,
     read_bytes,
     scan,
     write_bytes,
@@ -25,6 +26,25 @@ def shapes(draw):
         "codebook_size": draw(st.sampled_from([2, 3, 10, 256, 1000, 1024, 65_536])),
         "chunk_frames": draw(st.integers(1, 20)),
     }
+
+
+@given(lengths=st.lists(st.integers(0, 30), max_size=9), size=st.integers(1, 12))
+def test_codes_are_cut_anew_as_soon_as_they_are_there(lengths, size):
+    codes = np.arange(6 * sum(lengths)).reshape(1, 2, 3, -1)
+    taken = [0]
+
+    def pieces():
+        for length in lengths:
+            taken.append(taken[-1] + length)
+            yield codes[..., taken[-2] : taken[-1]]
+
+    made = []
+    for chunk in in_chunks(pieces(), size):
+        assert taken[-2] < size * (len(made) + 1)
+        made.append(chunk)
+    assert all(chunk.shape[-1] == size for chunk in made[:-1])
+    assert len(made) == -(-sum(lengths) // size)
+    np.testing.assert_array_equal(np.concatenate([codes[..., :0], *made], -1), codes)
 
 
 @settings(deadline=None)

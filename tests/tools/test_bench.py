@@ -165,6 +165,35 @@ def test_the_twin_does_the_same_work(folder):
     assert figures.agreement("train", loss, theirs.output())["loss_error"] < 1e-5
 
 
+@pytest.mark.parametrize("work", ["encode", "decode"])
+def test_a_clip_alone_is_cut_as_in_the_library_if_there_are_cores(
+    folder, work, monkeypatch
+):
+    from tools.benchmarks import jax_side
+
+    order = Order(system="jaxcodec", work=work, folder=str(folder), seconds=1.2)
+    order = dataclasses.replace(order, streams=1)
+    calls = []
+
+    class Counted(jax_side.Batches):
+        def run(self, items, program):
+            found = list(items)
+            calls.append(len(found))
+            return super().run(found, program)
+
+    monkeypatch.setattr(jax_side, "Batches", Counted)
+    monkeypatch.setattr(jax_side, "CHUNK_CODES", 32)
+    made = []
+    for cores in (1, 2):
+        monkeypatch.setattr(jax_side, "usable_cores", lambda cores=cores: cores)
+        made.append(jax_side.prepare(order))
+    one, two = (prepared.output() for prepared in made)
+    assert calls == [2]
+    assert one.shape == two.shape
+    np.testing.assert_allclose(two, one, atol=1e-5)
+    assert made[0].count()["flops"] == made[1].count()["flops"]  # of what is needed
+
+
 def test_the_command_measures_and_saves(folder, tmp_path, monkeypatch, capsys):
     pytest.importorskip("torch", reason="PyTorch is not installed")
     out, drawn = tmp_path / "bench_small.json", tmp_path / "grid.svg"

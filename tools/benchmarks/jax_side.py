@@ -1,10 +1,16 @@
-"""The codec and its training step, compiled and ready to be timed."""
+"""The codec and its training step, compiled and ready to be timed.
+
+What is timed is one program over whole clips, on accelerators and on one thread. On a
+CPU it is what the library does: every clip of a batch has a call of its own, and a clip
+alone, on several threads, is cut in chunks as long as the library's, halos included, by
+the library's own functions. Calls run side by side.
+"""
 
 import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # a growing share, as another system's process needs memory of the same accelerator
@@ -17,6 +23,8 @@ import numpy as np
 from jaxcodec import parallel
 from jaxcodec.experiment import Experiment, Objective, Schedule
 from jaxcodec.inference.batches import Batches, calls_at_once
+from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_codes
+from jaxcodec.inference.codec import CHUNK_CODES
 from jaxcodec.models.named import build, config_from_dict
 from jaxcodec.modules.policy import Policy, suited, usable_cores
 from jaxcodec.train.step import init_state, make_optimizer, make_train_step
@@ -35,14 +43,21 @@ __all__ = ["prepare"]
 
 
 @dataclasses.dataclass
+class Pieces:
+    """What is computed by calls of their own, side by side."""
+
+    inputs: Callable[[], Iterator[tuple[Any, ...]]]
+    """Of every call, and behind them what is to be kept of its rows, as a function."""
+    join: Callable[[list[np.ndarray]], np.ndarray]  # results to the clips'
+
+
+@dataclasses.dataclass
 class Job:
     """A function to compile, and what it is called with."""
 
     function: Callable[..., Any]  # jitted
-    arguments: tuple[Any, ...]
-    clips: np.ndarray | None = None
-    """Of a batch on a CPU: each goes through a call of its own, side by side, as in the
-    library; `arguments` hold the first."""
+    arguments: tuple[Any, ...]  # of the first call
+    pieces: Pieces | None = None  # None: there is only one call
 
 
 def prepare(order: Order) -> Prepared:
@@ -78,12 +93,16 @@ def prepare(order: Order) -> Prepared:
     def count() -> dict[str, Any]:
         plain = dataclasses.replace(policy, **PLAIN)
         program = lowered
-        if plain != policy:
-            usual = make(order, plain, mesh)
+        if plain != policy or job.pieces is not None:
+            whole = _training if order.work == "train" else _whole
+            usual = whole(order, plain, mesh)
             program = usual.function.lower(*usual.arguments)
-        found = {"flops": _analysis(program).get("flops"), **_bytes(compiled)}
-        times = 1 if job.clips is None else len(job.clips)
-        return {name: value and times * value for name, value in found.items()}
+        calls = 1 if job.pieces is None else sum(1 for _ in job.pieces.inputs())
+        moved = _bytes(compiled)["bytes"]
+        return {
+            "flops": _analysis(program).get("flops"),
+            "bytes": moved and calls * moved,
+        }
 
     def peak_rate() -> float | None:
         return matmul_rate(order.precision) if platform == "cpu" else None
@@ -91,8 +110,8 @@ def prepare(order: Order) -> Prepared:
     return Prepared(run, output, about, device_peak, count, peak_rate)
 
 
-# operations are counted in the usual layout: what the work needs, however it is done,
-# and a program without loops, whose bodies XLA counts only once
+# operations are counted in the usual layout and of whole clips: what the work needs,
+# however it is done, and a program without loops, whose bodies XLA counts only once
 PLAIN: dict[str, Any] = {
     "layout": "channels",
     "loops": 1,
@@ -116,7 +135,7 @@ def policy_of(order: Order) -> Policy:
             jax.default_backend(),
             order.work == "train",
             jax.device_count(),
-            1 if _is_apart(order) else usable_cores(),
+            1 if _is_apart(order) or _is_cut(order) else usable_cores(),
         )
         return dataclasses.replace(
             suits, compute_dtype=dtype, remat=order.remat or suits.remat
@@ -143,7 +162,24 @@ def _set_precision(precision: str, platform: str) -> None:
 
 
 def _inference(order: Order, policy: Policy, mesh: jax.sharding.Mesh) -> Job:
-    """`encode` or `decode` of a batch of whole clips."""
+    """`encode` or `decode` of a batch of clips, as it suits the device."""
+    if _is_cut(order):
+        return _cut(order, policy, mesh)
+    job = _whole(order, policy, mesh)
+    if not _is_apart(order):
+        return job
+    variables, clips = job.arguments
+    clips = np.asarray(clips)
+
+    def calls() -> Iterator[tuple[Any, ...]]:
+        return ((clip[None], lambda rows: rows) for clip in clips)
+
+    first = parallel.global_batch(clips[:1], mesh)
+    return Job(job.function, (variables, first), Pieces(calls, np.concatenate))
+
+
+def _whole(order: Order, policy: Policy, mesh: jax.sharding.Mesh) -> Job:
+    """One program over whole clips."""
     config = config_from_dict(order.config())
     waveform, codes = inputs(order)
     apply = functools.partial(build(config, policy).apply, method=order.work)
@@ -153,16 +189,69 @@ def _inference(order: Order, policy: Policy, mesh: jax.sharding.Mesh) -> Job:
     function = jax.jit(apply, in_shardings=(same, rows), out_shardings=rows)
     given = waveform if order.work == "encode" else codes
     variables = jax.device_put(read_variables(order.folder), same)
-    if _is_apart(order):
-        first = parallel.global_batch(given[:1], mesh)
-        return Job(function, (variables, first), clips=np.asarray(given))
     return Job(function, (variables, parallel.global_batch(given, mesh)))
+
+
+def _cut(order: Order, policy: Policy, mesh: jax.sharding.Mesh) -> Job:
+    """A clip in the library's chunks, cut anew in every turn."""
+    config = config_from_dict(order.config())
+    shape, codec = _chunking(order), build(config, policy)
+    waveform, codes = inputs(order)
+    num_streams = np.full(codes.shape[-1], codes.shape[1], np.int32)
+
+    def encode(variables: Any, waveform: Any, present: Any) -> Any:
+        given = waveform, order.streams, present
+        return codec.apply(variables, *given, method="encode")
+
+    def decode(variables: Any, *given: Any) -> Any:
+        return codec.apply(variables, *given, method="decode")
+
+    def audio_calls() -> Iterator[tuple[Any, ...]]:
+        for chunk in cut_audio([waveform.T], config, shape):
+            yield *chunk.inputs, chunk.kept
+
+    def code_calls() -> Iterator[tuple[Any, ...]]:
+        pieces: Any = code_chunks(codes, num_streams)
+        for chunk in cut_codes(pieces, config.max_streams, shape):
+            kept = functools.partial(chunk.kept, stride=config.stride)
+            yield *chunk.inputs, lambda rows, kept=kept: kept(rows).T
+
+    def join(parts: list[np.ndarray]) -> np.ndarray:
+        whole = np.concatenate(parts, axis=-1)
+        return whole if order.work == "encode" else whole[:, : waveform.shape[1]]
+
+    calls = audio_calls if order.work == "encode" else code_calls
+    variables = jax.device_put(read_variables(order.folder), parallel.replicated(mesh))
+    first = next(calls())[:-1]
+    function = jax.jit(encode if order.work == "encode" else decode)
+    return Job(function, (variables, *first), Pieces(calls, join))
+
+
+def _chunking(order: Order) -> Chunking:
+    """The library's, of one direction."""
+    config = config_from_dict(order.config())
+    side = Chunking.encoder if order.work == "encode" else Chunking.decoder
+    return side(config, CHUNK_CODES)
+
+
+def _is_cut(order: Order) -> bool:
+    """Whether a clip is computed in several chunks."""
+    return (
+        _on_one_cpu(order)
+        and order.batch == 1
+        and usable_cores() > 1
+        and code_frames(order, order.config()) >= _chunking(order).total
+    )
 
 
 def _is_apart(order: Order) -> bool:
     """Whether every clip of a batch has a call of its own."""
-    on_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
-    return on_one_cpu and order.work != "train" and order.batch > 1
+    return _on_one_cpu(order) and order.batch > 1
+
+
+def _on_one_cpu(order: Order) -> bool:
+    on_one = jax.default_backend() == "cpu" and jax.device_count() == 1
+    return on_one and order.work != "train"
 
 
 def _training(order: Order, policy: Policy, mesh: jax.sharding.Mesh) -> Job:
@@ -206,14 +295,13 @@ def _training(order: Order, policy: Policy, mesh: jax.sharding.Mesh) -> Job:
 
 def _calls(order: Order, compiled: Any, job: Job) -> tuple[Callable, Callable]:
     """One call, and the output of the first."""
-    if job.clips is not None:
-        clips, variables = job.clips, job.arguments[0]
+    if (pieces := job.pieces) is not None:
+        program = functools.partial(compiled, job.arguments[0])
         batches = Batches(1, calls_at_once())
 
         def side_by_side() -> np.ndarray:
-            items = ((clip[None], None) for clip in clips)
-            found = batches.run(items, functools.partial(compiled, variables))
-            return np.concatenate([rows for rows, _ in found])
+            found = batches.run(pieces.inputs(), program)
+            return pieces.join([kept(rows) for rows, kept in found])
 
         return side_by_side, side_by_side
     if order.work != "train":

@@ -1,4 +1,5 @@
-// An exported ONNX codec in chunks: what jaxcodec/export/portable.py does in NumPy.
+// An exported ONNX codec in chunks: what jaxcodec/export/portable.py does in NumPy, but
+// with a halo at the ends of the signal, too.
 
 const KINDS = { "|u1": Uint8Array, "<u2": Uint16Array, "<u4": Uint32Array };
 
