@@ -125,16 +125,18 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Encodes WAV, FLAC, OGG and MP3 to .jxc; by default at the highest bitrate."""
-    from jaxcodec.bitstream import Writer, in_chunks
+    from jaxcodec.bitstream import Header, Writer, in_chunks
     from jaxcodec.inference import files
     from jaxcodec.inference.audio import open_audio
 
     rate = _chosen_rate(bitrate, streams)
+    # a pipe may be live: what is computed is written, and waits for nothing else
+    options = {"chunk_codes": Header.chunk_frames} if "-" in inputs else {}
     _refuse_suffix(output, files.SUFFIXES, "encode writes .jxc")
 
     @functools.cache
     def load() -> tuple[Any, int]:
-        codec = _load(model, is_option=model is not None)
+        codec = _load(model, is_option=model is not None, **options)
         try:
             if rate is not None:
                 return codec, codec.config.num_streams(rate)
@@ -373,11 +375,11 @@ def _refuse_suffix(output: str, suffixes: Collection[str], what: str) -> None:
         misuse(f"OUT is {output!r}, but {what}: choose another suffix.")
 
 
-def _load(name: str | None, is_option: bool) -> Any:
+def _load(name: str | None, is_option: bool, **options: Any) -> Any:
     import jaxcodec
 
     try:
-        return jaxcodec.load(name)
+        return jaxcodec.load(name, **options)
     except ValueError as error:
         if is_option:
             misuse(str(error))

@@ -102,7 +102,7 @@ class Toy:
         yield held[: num_samples() - before]
 
 
-def load_toy(name=None):
+def load_toy(name=None, **_):
     if name not in (None, "toy"):
         raise ValueError(f"there is no model {name!r}: give the name of one (toy).")
     return Toy()
@@ -275,6 +275,22 @@ def test_pipes_round_trip(run, known):
     assert run("decode", "-", "-o", "x.wav", stdin=coded.out).status == 0
     assert Path("x.wav").read_bytes().endswith(data[44:])
     assert soundfile.info("x.wav").frames == 70_001
+
+
+def test_what_comes_through_a_pipe_is_computed_in_the_chunks_that_are_written(
+    run, monkeypatch
+):
+    """Else a live one would wait for a second chunk, seconds longer."""
+    asked = []
+    monkeypatch.setattr(
+        jaxcodec, "load", lambda *name, **options: asked.append(options) or Toy()
+    )
+    write("in.wav", 2000)
+    assert run("encode", "in.wav", "-o", "a.jxc").status == 0
+    done = run("encode", "-", "-o", "b.jxc", stdin=Path("in.wav").read_bytes())
+    assert done.status == 0
+    header = bitstream.scan(io.BytesIO(Path("b.jxc").read_bytes())).header
+    assert asked == [{}, {"chunk_codes": header.chunk_frames}]
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.mp3"])
@@ -801,7 +817,7 @@ def test_default_model_end_to_end(tmp_path, monkeypatch, capfdbinary):
     monkeypatch.chdir(tmp_path)
     loaded = functools.cache(jaxcodec.load)  # its programs are traced once
     monkeypatch.setattr(
-        jaxcodec, "load", lambda name: loaded(name or pretrained.DEFAULT)
+        jaxcodec, "load", lambda name, **_: loaded(name or pretrained.DEFAULT)
     )
     time_ = np.arange(44_100 * 2) / 44_100
     tone = 0.3 * np.sin(2 * np.pi * 220 * time_) * np.sin(2 * np.pi * 3 * time_)
