@@ -1,8 +1,7 @@
 """Swin blocks on features whose windows lie innermost, see `modules.lanes`."""
 
 import functools
-import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxcodec.arrays import Array, Float
 from jaxcodec.modules.functions import dense_first, gelu, layer_norm
+from jaxcodec.modules.lane_attention import attend, attend_by_heads
 from jaxcodec.modules.lanes import Lanes
 from jaxcodec.modules.policy import Policy
 
@@ -75,7 +75,7 @@ def norm_and_project(
         tokens = layer_norm(_tokens(lanes, row), norm, axis=0)
         return dense_first(tokens, proj).reshape(-1, *row.shape[1:])
 
-    return lanes.each(run, grid)
+    return lanes.each(run, grid, remat=not lanes.merged)
 
 
 def project_and_norm(
@@ -90,7 +90,7 @@ def project_and_norm(
         tokens = dense_first(_tokens(lanes, row), proj)
         return layer_norm(tokens, norm, axis=0).reshape(-1, *row.shape[1:])
 
-    return lanes.each(run, grid)
+    return lanes.each(run, grid, remat=not lanes.merged)
 
 
 def _tokens(lanes: Lanes, row: Float[Array, "c i j n"]) -> Array:
@@ -118,7 +118,7 @@ def _block_on_row(
     height, width, windows = row.shape[1:]
     tokens = _tokens(lanes, row)
     qkv = dense_first(layer_norm(tokens, params["norm1"], axis=0), params["qkv"], dtype)
-    attention = _attention if lanes.merged else _attention_by_heads
+    attention = attend if lanes.merged else attend_by_heads
     mixed = attention(
         qkv.reshape(3, num_heads, -1, height * width, windows),
         params["position"]["bias"].transpose(2, 0, 1),
@@ -146,129 +146,3 @@ def _nothing(
     count = grid.shape[2] * grid.shape[3]
     nothing = 0 * bias[:count, :count, :1]
     return jnp.broadcast_to(nothing, (count, count, grid.shape[-1]))
-
-
-def _attention(
-    qkv: Float[Array, "3 h d l n"],
-    bias: Float[Array, "h q k"],
-    penalty: Float[Array, "l l n"] | None,
-    empty: Float[Array, "3 h d"] | None,
-    width: int,
-) -> Float[Array, "h d l n"]:
-    """Weighted means of the values, for every window and head at once.
-
-    Args:
-        qkv: queries, keys and values.
-        bias: of each pair of tokens in a whole window.
-        penalty: see `Lanes.penalties`.
-        empty: query, key and value of the rows that are missing to a whole window; they
-            are seen, too. None: the window is whole, or they are not.
-        width: tokens in a row of the window.
-    """
-    query, key, value = qkv
-    depth, count = query.shape[1:3]
-    query = query * depth**-0.5
-    scores = _contracted(query, key, True)  # h q k n
-    scores = scores.astype(jnp.float32) + bias[:, :count, :count, None]
-    if penalty is not None:
-        scores = scores + penalty
-    if empty is not None:
-        # all empty tokens of a column have one key: their biases become one
-        pairs = bias[:, :count, count:].reshape(*bias.shape[:1], count, -1, width)
-        pull = jnp.sum(query * empty[1, :, :, None, None], axis=1)[:, :, None]
-        pull = pull + jax.nn.logsumexp(pairs, axis=2)[..., None]
-        if penalty is not None:
-            pull = pull + penalty[:, :width]  # a column exists or not, as one
-        scores = jnp.concatenate([scores, pull], axis=2)
-    # a constant to the gradient, which cancels; that of a maximum would look for it
-    # among scores computed anew, perhaps rounded otherwise, and divide by how often
-    most = jax.lax.stop_gradient(jnp.max(scores, axis=2, keepdims=True))
-    scores = jnp.exp(scores - most)
-    total = jnp.sum(scores, axis=2)
-    weights = scores.astype(value.dtype)
-    weighted = value.swapaxes(1, 2), weights[:, :, :count].swapaxes(1, 2)
-    mixed = _contracted(*weighted, False)  # chained, every term would go to memory
-    if empty is not None:
-        rest = jnp.sum(weights[:, None, :, count:], axis=3)
-        mixed = mixed + rest * empty[2, :, :, None, None]
-    return mixed / total[:, None]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _contracted(
-    left: Float[Array, "h z i n"], right: Float[Array, "h z j n"], chained: bool
-) -> Float[Array, "h i j n"]:
-    """Sums the products of two arrays over an axis.
-
-    Chained, as one sum after the other: a TPU's compiler reckons a quarter of the
-    cycles of a reduction. Gradients are always chained; those that JAX would take of a
-    chain put every slice back by itself.
-    """
-    if not chained:
-        return jnp.sum(left[:, :, :, None] * right[:, :, None], axis=1)
-    products = (left[:, z, :, None] * right[:, z, None] for z in range(left.shape[1]))
-    return _chain(product.astype(jnp.float32) for product in products).astype(
-        left.dtype
-    )
-
-
-def _contracted_forward(left: Array, right: Array, chained: bool):
-    return _contracted(left, right, chained), (left, right)
-
-
-def _contracted_backward(chained: bool, factors: tuple[Array, Array], slope: Array):
-    del chained
-    left, right = factors
-    of_left = _contracted(right.swapaxes(1, 2), slope.swapaxes(1, 2), True)
-    return of_left, _contracted(left.swapaxes(1, 2), slope, True)
-
-
-_contracted.defvjp(_contracted_forward, _contracted_backward)
-
-
-def _attention_by_heads(
-    qkv: Float[Array, "3 h d l n"],
-    biases: Float[Array, "h q k"],
-    penalty: Float[Array, "l l n"] | None,
-    empty: Float[Array, "3 h d"] | None,
-    width: int,
-) -> Float[Array, "h d l n"]:
-    """The same as `_attention`, head after head, for a CPU.
-
-    The scores of a head stay in its cache. Sums are chains of sums, which XLA's CPU
-    backend fuses; and no axis is joined to another, or it would compute indices for
-    every number instead of whole vectors. Gradients of chains are right, but slow.
-    """
-    heads, depth, count = qkv.shape[1:4]
-
-    def attend(head: Array) -> Float[Array, "d l n"]:
-        query, key, value = jax.lax.dynamic_index_in_dim(qkv, head, 1, keepdims=False)
-        bias = biases[head]
-        query = query * depth**-0.5
-        scores = _chain(query[d][:, None] * key[d] for d in range(depth))
-        # q k n
-        scores = scores.astype(jnp.float32) + bias[:count, :count, None]
-        if penalty is not None:
-            scores = scores + penalty
-        if empty is not None:
-            pairs = bias[:, count:][:count].reshape(count, -1, width)
-            pull = jnp.sum(query * empty[1, head, :, None, None], axis=0)[:, None]
-            pull = pull + jax.nn.logsumexp(pairs, axis=1)[..., None]
-            if penalty is not None:
-                pull = pull + penalty[:, :width]
-            scores = jnp.concatenate([scores, pull], axis=1)
-        most = jax.lax.stop_gradient(jnp.max(scores, axis=1, keepdims=True))
-        scores = jnp.exp(scores - most)
-        total = jnp.sum(scores, axis=1)
-        weights = scores.astype(value.dtype)
-        mixed = _chain(weights[:, k] * value[:, None, k] for k in range(count))
-        if empty is not None:
-            rest = jnp.sum(weights[:, count:], axis=1)
-            mixed = mixed + rest * empty[2, head, :, None, None]
-        return mixed / total
-
-    return jax.lax.map(attend, jnp.arange(heads))
-
-
-def _chain(terms: Iterable[Array]) -> Array:
-    return functools.reduce(operator.add, terms)

@@ -27,9 +27,9 @@ class Policy:
     layout: str = "channels"
     """How features lie in memory while Swin blocks work on them. `channels`: last, as
     in the reference. `tiles`: windows last, one row of windows after the other, so that
-    all intermediates stay in a CPU's cache; not for training. `lanes`: windows and
-    examples last, all at once, which fills the vector lanes of a TPU. See
-    `modules.lanes`; grids that a layout does not fit are computed channels last."""
+    all intermediates stay in a CPU's cache. `lanes`: windows and examples last, all at
+    once, which fills the vector lanes of a TPU. See `modules.lanes`; grids that a
+    layout does not fit are computed channels last."""
 
     loops: int = 1
     """Loops over rows or tiles of windows that run side by side. XLA's CPU backend
@@ -90,11 +90,13 @@ def suited(
     if platform != "cpu":
         return Policy()
     loops = max(1, min(cores, MOST_LOOPS))
-    if not training:
-        return Policy(layout="tiles", loops=loops, block_search=True)
-    if num_devices > 1:
+    if training and num_devices > 1:
         return Policy()  # tiles would be cut across the devices
-    return Policy(loops=loops, window_tile=64, remat=True, block_search=True)
+    if training:  # grids that no row of windows fits are cut to tiles of 64
+        tiles = Policy(layout="tiles", window_tile=64, remat=True)
+    else:
+        tiles = Policy(layout="tiles")
+    return dataclasses.replace(tiles, loops=loops, block_search=True)
 
 
 def shares(count: int, loops: int) -> list[tuple[int, int]]:

@@ -24,8 +24,9 @@ def test_policies_can_be_static():
 
 def test_what_suits_a_device():
     assert suited("cpu").layout == "tiles"
-    assert suited("cpu", training=True).layout == "channels"
+    assert suited("cpu", training=True).layout == "tiles"
     assert suited("cpu", training=True).remat
+    assert suited("cpu", training=True).window_tile  # where rows do not fit
     assert suited("cpu", training=True, num_devices=8) == Policy()
     assert suited("tpu") == suited("tpu", training=True) == Policy(layout="lanes")
     assert suited("gpu", cores=16) == Policy()

@@ -1,0 +1,239 @@
+"""Windowed attention whose windows lie innermost, see `modules.lanes`.
+
+Two ways to compute the same: all heads at once for a TPU, and head after head for a
+CPU. Both have gradients of their own, as those that JAX derives are slow.
+"""
+
+import functools
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcodec.arrays import Array, Float
+
+__all__ = ["attend", "attend_by_heads"]
+
+
+def attend(
+    qkv: Float[Array, "3 h d l n"],
+    bias: Float[Array, "h q k"],
+    penalty: Float[Array, "l l n"] | None,
+    empty: Float[Array, "3 h d"] | None,
+    width: int,
+) -> Float[Array, "h d l n"]:
+    """Weighted means of the values, for every window and head at once.
+
+    Args:
+        qkv: queries, keys and values.
+        bias: of each pair of tokens in a whole window.
+        penalty: see `Lanes.penalties`.
+        empty: query, key and value of the rows that are missing to a whole window; they
+            are seen, too. None: the window is whole, or they are not.
+        width: tokens in a row of the window.
+    """
+    query, key, value = qkv
+    depth, count = query.shape[1:3]
+    query = query * depth**-0.5
+    scores = _contracted(query, key, True)  # h q k n
+    scores = scores.astype(jnp.float32) + bias[:, :count, :count, None]
+    if penalty is not None:
+        scores = scores + penalty
+    if empty is not None:
+        of_all = jax.vmap(_pull, (0, 0, 0, None, None))
+        pull = of_all(query, empty[1], bias, penalty, width)
+        scores = jnp.concatenate([scores, pull], axis=2)
+    # a constant to the gradient, which cancels; that of a maximum would look for it
+    # among scores computed anew, perhaps rounded otherwise, and divide by how often
+    most = jax.lax.stop_gradient(jnp.max(scores, axis=2, keepdims=True))
+    scores = jnp.exp(scores - most)
+    total = jnp.sum(scores, axis=2)
+    weights = scores.astype(value.dtype)
+    weighted = value.swapaxes(1, 2), weights[:, :, :count].swapaxes(1, 2)
+    mixed = _contracted(*weighted, False)  # chained, every term would go to memory
+    if empty is not None:
+        rest = jnp.sum(weights[:, None, :, count:], axis=3)
+        mixed = mixed + rest * empty[2, :, :, None, None]
+    return mixed / total[:, None]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _contracted(
+    left: Float[Array, "h z i n"], right: Float[Array, "h z j n"], chained: bool
+) -> Float[Array, "h i j n"]:
+    """Sums the products of two arrays over an axis.
+
+    Chained, as one sum after the other: a TPU's compiler reckons a quarter of the
+    cycles of a reduction. Gradients are always chained; those that JAX would take of a
+    chain put every slice back by itself.
+    """
+    if not chained:
+        return jnp.sum(left[:, :, :, None] * right[:, :, None], axis=1)
+    products = (left[:, z, :, None] * right[:, z, None] for z in range(left.shape[1]))
+    return _chain(product.astype(jnp.float32) for product in products).astype(
+        left.dtype
+    )
+
+
+def _contracted_forward(left: Array, right: Array, chained: bool):
+    return _contracted(left, right, chained), (left, right)
+
+
+def _contracted_backward(chained: bool, factors: tuple[Array, Array], slope: Array):
+    del chained
+    left, right = factors
+    of_left = _contracted(right.swapaxes(1, 2), slope.swapaxes(1, 2), True)
+    return of_left, _contracted(left.swapaxes(1, 2), slope, True)
+
+
+_contracted.defvjp(_contracted_forward, _contracted_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def attend_by_heads(
+    qkv: Float[Array, "3 h d l n"],
+    biases: Float[Array, "h q k"],
+    penalty: Float[Array, "l l n"] | None,
+    empty: Float[Array, "3 h d"] | None,
+    width: int,
+) -> Float[Array, "h d l n"]:
+    """The same as `attend`, head after head, for a CPU.
+
+    The scores of a head stay in its cache. Sums are chains of sums, which XLA's CPU
+    backend fuses; and no axis is joined to another, or it would compute indices for
+    every number instead of whole vectors.
+    """
+    heads, depth, count = qkv.shape[1:4]
+
+    def run(head: Array) -> Float[Array, "d l n"]:
+        query, key, value = jax.lax.dynamic_index_in_dim(qkv, head, 1, keepdims=False)
+        bias = biases[head]
+        query = query * depth**-0.5
+        scores = _chain(query[d][:, None] * key[d] for d in range(depth))
+        # q k n
+        scores = scores.astype(jnp.float32) + bias[:count, :count, None]
+        if penalty is not None:
+            scores = scores + penalty
+        if empty is not None:
+            pull = _pull(query, empty[1, head], bias, penalty, width)
+            scores = jnp.concatenate([scores, pull], axis=1)
+        most = jax.lax.stop_gradient(jnp.max(scores, axis=1, keepdims=True))
+        scores = jnp.exp(scores - most)
+        total = jnp.sum(scores, axis=1)
+        weights = scores.astype(value.dtype)
+        mixed = _chain(weights[:, k] * value[:, None, k] for k in range(count))
+        if empty is not None:
+            rest = jnp.sum(weights[:, count:], axis=1)
+            mixed = mixed + rest * empty[2, head, :, None, None]
+        return mixed / total
+
+    return jax.lax.map(run, jnp.arange(heads))
+
+
+def _by_heads_forward(qkv: Array, biases: Array, penalty, empty, width: int):
+    """Keeps the weights of all heads, which every gradient needs."""
+    query, key, value = qkv.astype(jnp.float32)
+    heads, depth, count = query.shape[:3]
+    query = query * depth**-0.5
+    scores = _chain(query[:, d, :, None] * key[:, d, None] for d in range(depth))
+    scores = scores + biases[:, :count, :count, None]
+    if penalty is not None:
+        scores = scores + penalty
+    if empty is not None:
+        of_all = jax.vmap(_pull, (0, 0, 0, None, None))
+        pull = of_all(query, empty[1].astype(jnp.float32), biases, penalty, width)
+        scores = jnp.concatenate([scores, pull], axis=2)
+    weights = jnp.exp(scores - jnp.max(scores, axis=2, keepdims=True))
+    inverse = 1 / jnp.sum(weights, axis=2)
+
+    def mean(head: Array) -> Float[Array, "d l n"]:
+        weight, given = weights[head], value[head]
+        mixed = _chain(weight[:, k] * given[:, None, k] for k in range(count))
+        if empty is not None:
+            rest = jnp.sum(weight[:, count:], axis=1)
+            mixed = mixed + rest * empty[2, head, :, None, None]
+        return mixed * inverse[head]
+
+    mixed = jax.lax.map(mean, jnp.arange(heads))
+    kept = qkv, biases, penalty, empty, weights, inverse, mixed
+    return mixed.astype(qkv.dtype), kept
+
+
+def _by_heads_backward(width: int, kept: tuple[Any, ...], slope: Array):
+    qkv, biases, penalty, empty, weights, inverse, mixed = kept
+    query, key, value = qkv.astype(jnp.float32)
+    heads, depth, count = query.shape[:3]
+    slope = slope.astype(jnp.float32) * inverse[:, None]
+    # what a score gains beyond the mean: gradients of a softmax sum to zero
+    mean = jnp.sum(slope * mixed, axis=1)[:, :, None]
+    gain = _chain(slope[:, d, :, None] * value[:, d, None] for d in range(depth)) - mean
+    of_scores = weights[:, :, :count] * gain
+
+    # head after head into one array: sums behind a reshape would take twice as long
+    def step(found: Array, head: Array) -> tuple[Array, None]:
+        score, weight, given = of_scores[head], weights[head], slope[head]
+        slopes = (
+            _chain(score[:, k] * key[head, :, None, k] for k in range(count)),
+            _chain(score[q] * query[head, :, q, None] for q in range(count)),
+            _chain(weight[q, :count] * given[:, q, None] for q in range(count)),
+        )
+        for place, scale in enumerate((depth**-0.5, depth**-0.5, 1.0)):
+            part = (scale * slopes[place])[None, None]
+            found = jax.lax.dynamic_update_slice(found, part, (place, head, 0, 0, 0))
+        return found, None
+
+    found, _ = jax.lax.scan(step, jnp.zeros(qkv.shape, jnp.float32), jnp.arange(heads))
+    short = [(0, size - count) for size in biases.shape[1:]]
+    of_biases = jnp.pad(_sum_of_windows(of_scores), [(0, 0), *short])
+    of_empty = None
+    if empty is not None:
+        gain = jnp.sum(slope * empty[2, :, :, None, None], axis=1)[:, :, None] - mean
+        of_all = jax.vmap(_pull, (0, 0, 0, None, None))
+        _, undo = jax.vjp(
+            lambda *given: of_all(*given, penalty, width),
+            query * depth**-0.5,
+            empty[1].astype(jnp.float32),
+            biases,
+        )
+        of_query, of_key, more = undo(weights[:, :, count:] * gain)
+        found = found.at[0].add(of_query * depth**-0.5)
+        of_biases = of_biases + more
+        rest = jnp.sum(weights[:, :, count:], axis=2)
+        of_value = jnp.sum(slope * rest[:, None], axis=(2, 3))
+        of_empty = jnp.stack([jnp.zeros_like(of_key), of_key, of_value])
+        of_empty = of_empty.astype(empty.dtype)
+    return found.astype(qkv.dtype), of_biases.astype(biases.dtype), None, of_empty
+
+
+attend_by_heads.defvjp(_by_heads_forward, _by_heads_backward)
+
+
+def _pull(
+    query: Float[Array, "d l n"],
+    key: Float[Array, "d"],
+    bias: Float[Array, "q k"],
+    penalty: Float[Array, "l l n"] | None,
+    width: int,
+) -> Float[Array, "l {width} n"]:
+    """Scores of the rows that are missing to a window, as one token per column.
+
+    All empty tokens of a column have one key: their biases become one.
+    """
+    count = query.shape[1]
+    pairs = bias[:, count:][:count].reshape(count, -1, width)
+    pull = jnp.sum(query * key[:, None, None], axis=0)[:, None]
+    pull = pull + jax.nn.logsumexp(pairs, axis=1)[..., None]
+    # a column exists or not, as one
+    return pull if penalty is None else pull + penalty[:, :width]
+
+
+def _sum_of_windows(scores: Float[Array, "h q k n"]) -> Float[Array, "h q k"]:
+    """Sums over windows, by a product: else XLA would make the scores anew."""
+    ones = jnp.ones(scores.shape[-1])
+    return (scores.reshape(-1, scores.shape[-1]) @ ones).reshape(scores.shape[:-1])
+
+
+def _chain(terms: Iterable[Array]) -> Array:
+    return functools.reduce(operator.add, terms)
