@@ -35,15 +35,15 @@ def run_block(
         lanes: how the grid is held.
     """
     height = grid.shape[2]
-    rows = grid.shape[0] * height // (1 if lanes.merged else lanes.batch)
-    windows = grid.shape[-1] // (lanes.batch if lanes.merged else 1)
+    rows = grid.shape[0] * height // lanes.groups
+    windows = grid.shape[-1] // lanes.beside
     # made here: XLA's CPU backend is slow to make them in the loop over the rows
     penalties = lanes.penalties(rows, windows, shifted, present)
 
     # half empty windows see their empty rows, unless these are behind the shift
     filled = lanes.window - height if not shifted else 0
     nothing = None
-    if penalties is None and not lanes.merged and not filled:
+    if penalties is None and not lanes.at_once and not filled:
         nothing = _nothing(params["position"]["bias"], grid)
 
     def run(row: Array, penalty: Array | None) -> Array:
@@ -75,7 +75,7 @@ def norm_and_project(
         tokens = layer_norm(_tokens(lanes, row), norm, axis=0)
         return dense_first(tokens, proj).reshape(-1, *row.shape[1:])
 
-    return lanes.each(run, grid, remat=not lanes.merged)
+    return lanes.each(run, grid, remat=not lanes.at_once)
 
 
 def project_and_norm(
@@ -90,7 +90,7 @@ def project_and_norm(
         tokens = dense_first(_tokens(lanes, row), proj)
         return layer_norm(tokens, norm, axis=0).reshape(-1, *row.shape[1:])
 
-    return lanes.each(run, grid, remat=not lanes.merged)
+    return lanes.each(run, grid, remat=not lanes.at_once)
 
 
 def _tokens(lanes: Lanes, row: Float[Array, "c i j n"]) -> Array:
@@ -99,7 +99,7 @@ def _tokens(lanes: Lanes, row: Float[Array, "c i j n"]) -> Array:
     An axis that is divided among devices cannot be joined behind another one: the
     compiler would bring all of it to every device.
     """
-    return row if lanes.merged else row.reshape(row.shape[0], -1)
+    return row if lanes.at_once else row.reshape(row.shape[0], -1)
 
 
 # jitted, so that blocks of one shape are traced and lowered once for all of them
@@ -118,7 +118,7 @@ def _block_on_row(
     height, width, windows = row.shape[1:]
     tokens = _tokens(lanes, row)
     qkv = dense_first(layer_norm(tokens, params["norm1"], axis=0), params["qkv"], dtype)
-    attention = attend if lanes.merged else attend_by_heads
+    attention = attend if lanes.at_once else attend_by_heads
     mixed = attention(
         qkv.reshape(3, num_heads, -1, height * width, windows),
         params["position"]["bias"].transpose(2, 0, 1),

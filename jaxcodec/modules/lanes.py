@@ -8,8 +8,8 @@ every number in a window is a row, and attention is plain arithmetic on rows; se
 
 A grid `b f t c` is held as `r c i j n`: `r` rows of windows, `c` channels, `i j` a
 token's place in its window (frequency, time), `n` windows. The examples of a batch lie
-beside the rows in `r`, or beside the windows in `n`. Shifting windows, halving and
-doubling the frequency axis then move whole rows.
+beside the rows in `r`, or beside the windows in `n`, or some of them here and there.
+Shifting windows, halving and doubling the frequency axis then move whole rows.
 """
 
 import dataclasses
@@ -27,6 +27,8 @@ from jaxcodec.modules.windows import MASKED
 
 __all__ = ["Lanes", "enter", "leave"]
 
+FEWEST = 64  # windows that keep a CPU's vector units busy
+
 
 @dataclasses.dataclass(frozen=True)
 class Lanes:
@@ -34,11 +36,18 @@ class Lanes:
 
     batch: int
     window: int
-    merged: bool
-    """Examples lie beside the windows, and all rows are computed at once; otherwise
-    they lie beside the rows, which are computed one after the other."""
+    beside: int = 1
+    """How many examples lie beside the windows of each other; it divides the batch.
+    Such groups lie beside the rows."""
+    at_once: bool = False
+    """All rows are computed at once, not one after the other."""
     loops: int = 1
-    """Not merged: loops over rows that can run at the same time."""
+    """Not at once: loops over rows that can run at the same time."""
+
+    @property
+    def groups(self) -> int:
+        """Examples, or groups of them, beside the rows."""
+        return self.batch // self.beside
 
     @classmethod
     def fitting(
@@ -62,26 +71,23 @@ class Lanes:
             return None  # left open, in an export
         if frames % window or any(n % window and n != window // 2 for n in rows):
             return None
-        return cls(batch, window, policy.layout == "lanes", policy.loops)
+        if policy.layout == "lanes":
+            return cls(batch, window, batch, at_once=True, loops=policy.loops)
+        windows = frames // window
+        sizes = [size for size in range(1, batch + 1) if batch % size == 0]
+        enough = [size for size in sizes if size * windows >= FEWEST]
+        return cls(batch, window, (enough or sizes[-1:])[0], loops=policy.loops)
 
     def enter(self, features: Float[Array, "b f t c"]) -> Float[Array, "r c i j n"]:
         """From channels last."""
-        pattern = (
-            "b (f i) (n j) c -> f c i j (b n)"
-            if self.merged
-            else "b (f i) (n j) c -> (f b) c i j n"
-        )
+        pattern = "(g b) (f i) (n j) c -> (f g) c i j (b n)"
         height = min(features.shape[1], self.window)
-        return rearrange(features, pattern, i=height, j=self.window)
+        return rearrange(features, pattern, i=height, j=self.window, b=self.beside)
 
     def leave(self, grid: Float[Array, "r c i j n"]) -> Float[Array, "b f t c"]:
         """To channels last."""
-        pattern = (
-            "f c i j (b n) -> b (f i) (n j) c"
-            if self.merged
-            else "(f b) c i j n -> b (f i) (n j) c"
-        )
-        return rearrange(grid, pattern, b=self.batch)
+        pattern = "(f g) c i j (b n) -> (g b) (f i) (n j) c"
+        return rearrange(grid, pattern, b=self.beside, g=self.groups)
 
     def each(
         self,
@@ -100,7 +106,7 @@ class Lanes:
         """
         if remat:
             run = jax.checkpoint(run)
-        if self.merged:
+        if self.at_once:
             axes = tuple(None if other is None else 0 for other in others)
             return jax.vmap(run, (0, *axes))(grid, *others)
         rows, windows = grid.shape[0], grid.shape[-1]
@@ -114,7 +120,7 @@ class Lanes:
 
     def pair(self, grid: Float[Array, "r c i j n"]) -> Float[Array, "r2 c2 i2 j n"]:
         """Stacks pairs of frequency rows on the channels."""
-        many = 1 if self.merged else self.batch
+        many = self.groups
         if grid.shape[0] == many:  # a single row of windows, which is halved
             return rearrange(grid, "r c (i k) j n -> r (k c) i j n", k=2)
         return rearrange(
@@ -123,7 +129,7 @@ class Lanes:
 
     def unpair(self, grid: Float[Array, "r c i j n"]) -> Float[Array, "r2 c2 i2 j n"]:
         """Undoes `pair`."""
-        many = 1 if self.merged else self.batch
+        many = self.groups
         if grid.shape[2] < self.window:
             return rearrange(grid, "r (k c) i j n -> r c (i k) j n", k=2)
         return rearrange(
@@ -137,7 +143,7 @@ class Lanes:
         """
         half = self.window // 2
         if grid.shape[2] == self.window:
-            many = 1 if self.merged else self.batch
+            many = self.groups
             low, high = grid[:, :, :half], grid[:, :, half:]
             moved = (
                 [jnp.roll(high, many, axis=0), low]
@@ -151,10 +157,10 @@ class Lanes:
         return jnp.concatenate(moved, axis=3)
 
     def _next(self, grid: Array, by: int) -> Array:
-        if not self.merged:
+        if self.beside == 1:
             return jnp.roll(grid, by, axis=-1)
         # within an example: windows of different devices never meet
-        apart = grid.reshape(*grid.shape[:-1], self.batch, -1)
+        apart = grid.reshape(*grid.shape[:-1], self.beside, -1)
         return jnp.roll(apart, by, axis=-1).reshape(grid.shape)
 
     def penalties(
@@ -192,15 +198,11 @@ class Lanes:
                 low, high = exists[:, :half], exists[:, half:]
                 exists = jnp.concatenate([high, jnp.roll(low, -1, axis=-1)], axis=1)
             found = found + 4 * exists[:, None].astype(jnp.float32)
-        pattern = (
-            "f b i j n -> f (i j) (b n)"
-            if self.merged
-            else "f b i j n -> (f b) (i j) n"
-        )
+        pattern = "f (g b) i j n -> (f g) (i j) (b n)"
         # one example's labels are a constant, those of a pod's batch must not be
         found = jnp.asarray(found)
         found = jnp.broadcast_to(found, (len(found), self.batch, *found.shape[2:]))
-        label = rearrange(found, pattern)
+        label = rearrange(found, pattern, b=self.beside)
         # a hundred for every step between two labels: any is as good as infinity
         return MASKED * jnp.abs(label[:, :, None] - label[:, None])
 

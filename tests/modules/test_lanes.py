@@ -89,20 +89,23 @@ def test_bfloat16_is_close(by_policy, close):
         assert close(ours, plain, 3e-2) > 1e-5  # it is another computation
 
 
-@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("beside", [1, 2, 4])
 @pytest.mark.parametrize("rows", [2, 4, 8])
-def test_moves_are_undone(features, merged, rows):
-    grid = features(3, rows, 8, 2)
-    lanes = Lanes(3, 4, merged)
+def test_moves_are_undone(features, beside, rows):
+    grid = features(4, rows, 8, 2)
+    lanes = Lanes(4, 4, beside)
     held = lanes.enter(grid)
-    assert held.shape[-1] == (6 if merged else 2)
+    assert held.shape[-1] == 2 * beside
+    one = Lanes(1, 4)  # an example is held as if it were alone
+    alone = jnp.concatenate([one.enter(grid[i : i + 1]) for i in range(beside)], -1)
+    np.testing.assert_array_equal(held[:: lanes.groups], alone)
     np.testing.assert_array_equal(lanes.leave(held), grid)
     shifted = lanes.shift(held)
     assert not np.array_equal(shifted, held)
     np.testing.assert_array_equal(lanes.shift(shifted, back=True), held)
     if rows > 2:
         stacked = jnp.stack([grid[:, ::2], grid[:, 1::2]], axis=3)
-        stacked = stacked.reshape(3, rows // 2, 8, 4)
+        stacked = stacked.reshape(4, rows // 2, 8, 4)
         np.testing.assert_array_equal(lanes.leave(lanes.pair(held)), stacked)
         np.testing.assert_array_equal(lanes.unpair(lanes.pair(held)), held)
 
@@ -125,7 +128,7 @@ def test_rows_or_windows_are_shared_out_among_loops(rows, windows, shared):
     grid = jnp.arange(rows * 6.0 * windows).reshape(rows, 6, 1, 1, windows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lanes_module, "_walk", walk)
-        done = Lanes(1, 4, merged=False, loops=3).each(lambda part: 2 * part, grid)
+        done = Lanes(1, 4, loops=3).each(lambda part: 2 * part, grid)
     np.testing.assert_array_equal(done, 2 * grid)
     assert seen == shared
 
