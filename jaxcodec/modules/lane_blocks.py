@@ -59,7 +59,9 @@ def run_block(
 
     if shifted:
         grid = lanes.shift(grid)
-    grid = lanes.each(run, grid, penalties, remat=policy.remat)
+    grid = lanes.each(
+        run, grid, penalties, remat=policy.remat, in_place=not policy.remat
+    )
     return lanes.shift(grid, back=True) if shifted else grid
 
 

@@ -95,6 +95,7 @@ class Lanes:
         grid: Array,
         *others: Array | None,
         remat: bool = False,
+        in_place: bool = False,
     ) -> Array:
         """Applies a function of one row of windows to all of them.
 
@@ -103,6 +104,9 @@ class Lanes:
             grid: its first axis counts rows, its last windows.
             others: the same, of the same length.
             remat: compute intermediates anew for gradients.
+            in_place: rows that are walked are written over, which saves a CPU from
+                clearing fresh memory first; the function keeps their shape. Gradients
+                need them, so nothing is saved where these are taken.
         """
         if remat:
             run = jax.checkpoint(run)
@@ -112,8 +116,9 @@ class Lanes:
         rows, windows = grid.shape[0], grid.shape[-1]
         # few rows are cut between windows: everything in a window depends on it alone
         axis = 0 if rows >= self.loops else -1
+        walk = _overwrite if in_place else _walk
         parts = [
-            _walk(run, [_between(part, axis, low, high) for part in (grid, *others)])
+            walk(run, [_between(part, axis, low, high) for part in (grid, *others)])
             for low, high in shares(rows if axis == 0 else windows, self.loops)
         ]
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=axis)
@@ -232,3 +237,20 @@ def _walk(run: Callable[..., Array], grids: list[Array | None]) -> Array:
     if grids[0] is not None and grids[0].shape[0] == 1:
         return run(*(None if grid is None else grid[0] for grid in grids))[None]
     return jax.lax.map(lambda row: run(*row), grids)
+
+
+def _overwrite(run: Callable[..., Array], grids: list[Array | None]) -> Array:
+    """One row after the other, each in the place of what it was made of."""
+    grid, *others = grids
+    assert grid is not None
+
+    def step(index: Array, held: Array) -> Array:
+        row, *rest = (
+            None
+            if part is None
+            else jax.lax.dynamic_index_in_dim(part, index, 0, False)
+            for part in (held, *others)
+        )
+        return jax.lax.dynamic_update_index_in_dim(held, run(row, *rest), index, 0)
+
+    return jax.lax.fori_loop(0, grid.shape[0], step, grid)
