@@ -42,9 +42,8 @@ def attend(
     if penalty is not None:
         scores = scores + penalty
     if empty is not None:
-        of_all = jax.vmap(_pull, (0, 0, 0, None, None))
-        pull = of_all(query, empty[1], bias, penalty, width)
-        scores = jnp.concatenate([scores, pull], axis=2)
+        pull = functools.partial(_pull, penalty=penalty, width=width)
+        scores = jnp.concatenate([scores, jax.vmap(pull)(query, empty[1], bias)], 2)
     # a constant to the gradient, which cancels; that of a maximum would look for it
     # among scores computed anew, perhaps rounded otherwise, and divide by how often
     most = jax.lax.stop_gradient(jnp.max(scores, axis=2, keepdims=True))
@@ -117,7 +116,7 @@ def attend_by_heads(
         if penalty is not None:
             scores = scores + penalty
         if empty is not None:
-            pull = _pull(query, empty[1, head], bias, penalty, width)
+            pull = _pull(query, empty[1, head], bias, penalty=penalty, width=width)
             scores = jnp.concatenate([scores, pull], axis=1)
         most = jax.lax.stop_gradient(jnp.max(scores, axis=1, keepdims=True))
         scores = jnp.exp(scores - most)
@@ -142,9 +141,9 @@ def _by_heads_forward(qkv: Array, biases: Array, penalty, empty, width: int):
     if penalty is not None:
         scores = scores + penalty
     if empty is not None:
-        of_all = jax.vmap(_pull, (0, 0, 0, None, None))
-        pull = of_all(query, empty[1].astype(jnp.float32), biases, penalty, width)
-        scores = jnp.concatenate([scores, pull], axis=2)
+        pull = functools.partial(_pull, penalty=penalty, width=width)
+        pulled = jax.vmap(pull)(query, empty[1].astype(jnp.float32), biases)
+        scores = jnp.concatenate([scores, pulled], axis=2)
     weights = jnp.exp(scores - jnp.max(scores, axis=2, keepdims=True))
     inverse = 1 / jnp.sum(weights, axis=2)
 
@@ -164,14 +163,53 @@ def _by_heads_forward(qkv: Array, biases: Array, penalty, empty, width: int):
 def _by_heads_backward(width: int, kept: tuple[Any, ...], slope: Array):
     qkv, biases, penalty, empty, weights, inverse, mixed = kept
     query, key, value = qkv.astype(jnp.float32)
-    heads, depth, count = query.shape[:3]
+    depth, count = query.shape[1:3]
+    scale = depth**-0.5
+    query = query * scale
     slope = slope.astype(jnp.float32) * inverse[:, None]
     # what a score gains beyond the mean: gradients of a softmax sum to zero
     mean = jnp.sum(slope * mixed, axis=1)[:, :, None]
     gain = _chain(slope[:, d, :, None] * value[:, d, None] for d in range(depth)) - mean
     of_scores = weights[:, :, :count] * gain
+    found = _of_tokens(of_scores, weights, query, key * scale, slope)
+    short = [(0, size - count) for size in biases.shape[1:]]
+    of_biases = jnp.pad(_sum_of_windows(of_scores), [(0, 0), *short])
+    of_empty = None
+    if empty is not None:
+        gain = jnp.sum(slope * empty[2, :, :, None, None], axis=1)[:, :, None] - mean
+        pull = functools.partial(_pull, penalty=penalty, width=width)
+        given = query, empty[1].astype(jnp.float32), biases
+        _, undo = jax.vjp(jax.vmap(pull), *given)
+        of_query, of_key, more = undo(weights[:, :, count:] * gain)
+        found = found.at[0].add(of_query * scale)
+        of_biases = of_biases + more
+        rest = jnp.sum(weights[:, :, count:], axis=2)
+        of_value = jnp.sum(slope * rest[:, None], axis=(2, 3))
+        of_empty = jnp.stack([jnp.zeros_like(of_key), of_key, of_value])
+        of_empty = of_empty.astype(empty.dtype)
+    return found.astype(qkv.dtype), of_biases.astype(biases.dtype), None, of_empty
 
-    # head after head into one array: sums behind a reshape would take twice as long
+
+def _of_tokens(
+    of_scores: Float[Array, "h q k n"],
+    weights: Float[Array, "h q _ n"],
+    query: Float[Array, "h d q n"],
+    key: Float[Array, "h d k n"],
+    slope: Float[Array, "h d q n"],
+) -> Float[Array, "3 h d l n"]:
+    """Gradients of queries, keys and values.
+
+    Head after head into one array: sums behind a reshape would take four times as long.
+
+    Args:
+        of_scores: gradients of the scores.
+        weights: not yet divided by their sum.
+        query: times the scale of scores, as the gradient of a key is.
+        key: the same.
+        slope: gradient of the weighted mean, divided by the sum of weights.
+    """
+    count = query.shape[2]
+
     def step(found: Array, head: Array) -> tuple[Array, None]:
         score, weight, given = of_scores[head], weights[head], slope[head]
         slopes = (
@@ -179,32 +217,13 @@ def _by_heads_backward(width: int, kept: tuple[Any, ...], slope: Array):
             _chain(score[q] * query[head, :, q, None] for q in range(count)),
             _chain(weight[q, :count] * given[:, q, None] for q in range(count)),
         )
-        for place, scale in enumerate((depth**-0.5, depth**-0.5, 1.0)):
-            part = (scale * slopes[place])[None, None]
-            found = jax.lax.dynamic_update_slice(found, part, (place, head, 0, 0, 0))
+        for place, part in enumerate(slopes):
+            where = (place, head, 0, 0, 0)
+            found = jax.lax.dynamic_update_slice(found, part[None, None], where)
         return found, None
 
-    found, _ = jax.lax.scan(step, jnp.zeros(qkv.shape, jnp.float32), jnp.arange(heads))
-    short = [(0, size - count) for size in biases.shape[1:]]
-    of_biases = jnp.pad(_sum_of_windows(of_scores), [(0, 0), *short])
-    of_empty = None
-    if empty is not None:
-        gain = jnp.sum(slope * empty[2, :, :, None, None], axis=1)[:, :, None] - mean
-        of_all = jax.vmap(_pull, (0, 0, 0, None, None))
-        _, undo = jax.vjp(
-            lambda *given: of_all(*given, penalty, width),
-            query * depth**-0.5,
-            empty[1].astype(jnp.float32),
-            biases,
-        )
-        of_query, of_key, more = undo(weights[:, :, count:] * gain)
-        found = found.at[0].add(of_query * depth**-0.5)
-        of_biases = of_biases + more
-        rest = jnp.sum(weights[:, :, count:], axis=2)
-        of_value = jnp.sum(slope * rest[:, None], axis=(2, 3))
-        of_empty = jnp.stack([jnp.zeros_like(of_key), of_key, of_value])
-        of_empty = of_empty.astype(empty.dtype)
-    return found.astype(qkv.dtype), of_biases.astype(biases.dtype), None, of_empty
+    found = jnp.zeros((3, *query.shape))
+    return jax.lax.scan(step, found, jnp.arange(len(query)))[0]
 
 
 attend_by_heads.defvjp(_by_heads_forward, _by_heads_backward)
@@ -214,6 +233,7 @@ def _pull(
     query: Float[Array, "d l n"],
     key: Float[Array, "d"],
     bias: Float[Array, "q k"],
+    *,
     penalty: Float[Array, "l l n"] | None,
     width: int,
 ) -> Float[Array, "l {width} n"]:

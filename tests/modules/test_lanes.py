@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import os
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from jaxcodec.modules.swin import SwinStage
 
 POLICIES = {
     "channels": Policy(),
-    "tiles": Policy(layout="tiles"),
-    "loops": Policy(layout="tiles", loops=3),  # of 4 rows; of 2 rows and 3 windows
+    "tiles": Policy(layout="tiles"),  # the examples beside each other
+    # of 4 rows, or 2 rows of 3 windows: one example after the other
+    "loops": Policy(layout="tiles", loops=3, remat=True),
     "lanes": Policy(layout="lanes", remat=True),
     "bfloat16": Policy(layout="lanes", compute_dtype="bfloat16"),
 }
@@ -35,6 +37,8 @@ class Pyramid(nn.Module):
     def __call__(self, features, present=None):
         lanes = Lanes.fitting(self.policy, 4, ROWS, features.shape[0], 12)
         assert (lanes is None) == (self.policy.layout == "channels")
+        if self.policy.loops > 1:
+            lanes = dataclasses.replace(lanes, beside=1)
         features = enter(lanes, features)
         for channels, up in ((6, False), (8, False), (6, True), (4, True)):
             stage = SwinStage(2, channels, up, policy=self.policy)
@@ -131,6 +135,16 @@ def test_rows_or_windows_are_shared_out_among_loops(rows, windows, shared):
         done = Lanes(1, 4, loops=3).each(lambda part: 2 * part, grid)
     np.testing.assert_array_equal(done, 2 * grid)
     assert seen == shared
+
+
+def test_as_many_examples_lie_beside_each_other_as_fill_vectors():
+    """And no more: a row of all their windows would not fit the cache."""
+    tiles, lanes = Policy(layout="tiles"), Policy(layout="lanes")
+    for batch, frames, beside in ((1, 300, 1), (4, 300, 1), (4, 100, 4), (6, 128, 2)):
+        held = Lanes.fitting(tiles, 4, (8, 4), batch, frames)
+        assert (held.beside, held.at_once) == (beside, False)
+    held = Lanes.fitting(lanes, 4, (8, 4), 6, 300)
+    assert (held.beside, held.groups, held.at_once) == (6, 1, True)
 
 
 @pytest.mark.parametrize(
