@@ -81,7 +81,8 @@ def test_chunks_and_batches_do_not_change_codes(codec, weights, speech):
             np.testing.assert_array_equal(made.codes, expected.codes)
             audio = codec.decode(expected)
             assert audio[-10:].any()  # the last hop is not just filled up
-            np.testing.assert_allclose(other.decode(expected), audio, atol=2e-5)
+            off = np.abs(other.decode(expected) - audio).max()
+            assert off < 5e-5 * np.abs(audio).max()  # rounding: other shapes of arrays
 
 
 def test_a_halo_too_short_is_noticed(codec, speech):
