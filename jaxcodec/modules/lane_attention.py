@@ -37,13 +37,8 @@ def attend(
     query, key, value = qkv
     depth, count = query.shape[1:3]
     query = query * depth**-0.5
-    scores = _contracted(query, key, True)  # h q k n
-    scores = scores.astype(jnp.float32) + bias[:, :count, :count, None]
-    if penalty is not None:
-        scores = scores + penalty
-    if empty is not None:
-        pull = functools.partial(_pull, penalty=penalty, width=width)
-        scores = jnp.concatenate([scores, jax.vmap(pull)(query, empty[1], bias)], 2)
+    products = _contracted(query, key, True)
+    scores = _scores(products, query, bias, penalty, empty, width)
     # a constant to the gradient, which cancels; that of a maximum would look for it
     # among scores computed anew, perhaps rounded otherwise, and divide by how often
     most = jax.lax.stop_gradient(jnp.max(scores, axis=2, keepdims=True))
@@ -136,14 +131,8 @@ def _by_heads_forward(qkv: Array, biases: Array, penalty, empty, width: int):
     query, key, value = qkv.astype(jnp.float32)
     heads, depth, count = query.shape[:3]
     query = query * depth**-0.5
-    scores = _chain(query[:, d, :, None] * key[:, d, None] for d in range(depth))
-    scores = scores + biases[:, :count, :count, None]
-    if penalty is not None:
-        scores = scores + penalty
-    if empty is not None:
-        pull = functools.partial(_pull, penalty=penalty, width=width)
-        pulled = jax.vmap(pull)(query, empty[1].astype(jnp.float32), biases)
-        scores = jnp.concatenate([scores, pulled], axis=2)
+    products = _chain(query[:, d, :, None] * key[:, d, None] for d in range(depth))
+    scores = _scores(products, query, biases, penalty, empty, width)
     weights = jnp.exp(scores - jnp.max(scores, axis=2, keepdims=True))
     inverse = 1 / jnp.sum(weights, axis=2)
 
@@ -227,6 +216,25 @@ def _of_tokens(
 
 
 attend_by_heads.defvjp(_by_heads_forward, _by_heads_backward)
+
+
+def _scores(
+    products: Float[Array, "h l l n"],
+    query: Float[Array, "h d l n"],
+    biases: Float[Array, "h q k"],
+    penalty: Float[Array, "l l n"] | None,
+    empty: Float[Array, "3 h d"] | None,
+    width: int,
+) -> Float[Array, "h l _ n"]:
+    """Of all heads, from the products of queries and keys; the empty rows come last."""
+    count = products.shape[1]
+    scores = products.astype(jnp.float32) + biases[:, :count, :count, None]
+    if penalty is not None:
+        scores = scores + penalty
+    if empty is None:
+        return scores
+    pull = functools.partial(_pull, penalty=penalty, width=width)
+    return jnp.concatenate([scores, jax.vmap(pull)(query, empty[1], biases)], axis=2)
 
 
 def _pull(
