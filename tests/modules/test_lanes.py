@@ -13,6 +13,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from jaxcodec.modules import lanes as lanes_module
+from jaxcodec.modules.lane_attention import attend
 from jaxcodec.modules.lanes import Lanes, enter, leave
 from jaxcodec.modules.policy import Policy
 from jaxcodec.modules.swin import SwinStage
@@ -84,6 +85,26 @@ def test_layouts_have_the_same_gradients(by_policy, close, name):
     _, slopes = by_policy
     ours, plain = (ravel_pytree(slopes[kind])[0] for kind in (name, "channels"))
     close(ours, plain, 1e-5)
+
+
+def test_gradients_of_attention_begin_with_what_is_made():
+    """Else a TPU's compiler draws the making into every chain of sums, and does not end.
+
+    That could only be seen there; the barrier before the chains can be seen here.
+    """
+    qkv, bias = jnp.zeros((3, 2, 4, 16, 8)), jnp.zeros((2, 16, 16))
+
+    def energy(qkv):
+        return jnp.sum(attend(qkv, bias, None, None, 4))
+
+    module = jax.jit(jax.grad(energy)).lower(qkv).as_text()
+    held = [
+        line.partition("optimization_barrier ")[2].partition(" :")[0].split(", ")
+        for line in module.splitlines()
+        if "optimization_barrier " in line
+    ]
+    # both factors and the slope, of queries and keys as of weights and values
+    assert [len(set(names)) for names in held] == [3, 3]
 
 
 def test_bfloat16_is_close(by_policy, close):
