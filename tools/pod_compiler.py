@@ -203,7 +203,9 @@ def costs(text: str) -> dict[str, Any]:
     import jax
     from jax._src.lib import xla_client
 
-    module = xla_client._xla.hlo_module_from_text(text)
+    # which keeps it with the rest of HLO since 0.12
+    home = getattr(xla_client, "hlo", xla_client._xla)
+    module = home.hlo_module_from_text(text)
     client = jax.devices("cpu")[0].client
     cost = xla_client._xla.hlo_module_cost_analysis(client, module)
     work = read_hlo(text)
