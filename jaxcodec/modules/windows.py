@@ -42,10 +42,16 @@ def run_block(
         present: see `SwinBlock`.
     """
     batch, high, wide, _ = features.shape
+    # half a window of rows is not filled up: what is missing is the same everywhere,
+    # and behind the shift, which takes these rows around to where they were, not seen
+    halved = 2 * high == window
     padded_high, padded_wide = (-(-n // window) * window for n in (high, wide))
+    if halved:
+        padded_high = high
+    height = high if halved else window
     shift = window // 2 if shifted else 0
 
-    cut = functools.partial(_cut, window=window, shift=shift)
+    cut = functools.partial(_cut, height=height, width=window, shift=shift)
     fill = ((0, 0), (0, padded_high - high), (0, padded_wide - wide), (0, 0))
     windows = cut(jnp.pad(features, fill))
     cells = jnp.pad(jnp.ones((1, high, wide, 1)), fill)
@@ -60,7 +66,12 @@ def run_block(
     needs_mask = shift > 0 or present is not None
 
     run = functools.partial(
-        _block_on_windows, params, num_heads=num_heads, policy=policy
+        _block_on_windows,
+        params,
+        num_heads=num_heads,
+        window=window,
+        filled=halved and not shift,
+        policy=policy,
     )
     windows = _tiled(
         run,
@@ -69,7 +80,7 @@ def run_block(
         cut(inside)[..., 0] if needs_fill else None,
         policy,
     )
-    grid = _uncut(windows, batch, padded_high, padded_wide, window, shift)
+    grid = _uncut(windows, batch, padded_high, padded_wide, height, window, shift)
     return grid[:, :high, :wide]
 
 
@@ -100,23 +111,30 @@ def _labels(size: Size, window: int, shift: int) -> Array:
     return jnp.where(place < shift, 2, inner)
 
 
-def _cut(grid: Array, window: int, shift: int) -> Array:
+def _cut(grid: Array, height: int, width: int, shift: int) -> Array:
     """`b f t c -> windows tokens c`, after rolling the grid up and left by `shift`."""
     if shift:
         grid = jnp.roll(grid, (-shift, -shift), axis=(1, 2))
-    return rearrange(grid, "b (f i) (t j) c -> (b f t) (i j) c", i=window, j=window)
+    return rearrange(grid, "b (f i) (t j) c -> (b f t) (i j) c", i=height, j=width)
 
 
 def _uncut(
-    windows: Array, batch: Size, high: Size, wide: Size, window: int, shift: int
+    windows: Array,
+    batch: Size,
+    high: Size,
+    wide: Size,
+    height: int,
+    width: int,
+    shift: int,
 ) -> Array:
     grid = rearrange(
         windows,
         "(b f t) (i j) c -> b (f i) (t j) c",
         b=batch,
-        f=high // window,
-        t=wide // window,
-        i=window,
+        f=high // height,
+        t=wide // width,
+        i=height,
+        j=width,
     )
     if shift:
         grid = jnp.roll(grid, (shift, shift), axis=(1, 2))
@@ -154,7 +172,7 @@ def _tiled(run, windows, region, inside, policy: Policy):
 
 
 # jitted, so that blocks of one shape are traced and lowered once for all of them
-@functools.partial(jax.jit, static_argnames=("num_heads", "policy"))
+@functools.partial(jax.jit, static_argnames=("num_heads", "window", "filled", "policy"))
 def _block_on_windows(
     params: Mapping[str, Any],
     windows: Float[Array, "n l c"],
@@ -162,8 +180,22 @@ def _block_on_windows(
     inside: Float[Array, "n l"] | None,
     *,
     num_heads: int,
+    window: int,
+    filled: bool,
     policy: Policy,
 ) -> Float[Array, "n l c"]:
+    """Attention and MLP of every window by itself.
+
+    Args:
+        params: see `run_block`.
+        windows: tokens of each, row by row.
+        region: see `_regions`; None: all tokens see each other.
+        inside: 1 where a token lies inside the grid; None: all do.
+        num_heads: divides `c`.
+        window: tokens in a row, and in a column of a whole window.
+        filled: see the rows that are missing to a whole window, too.
+        policy: see `Policy`.
+    """
     dtype = jnp.dtype(policy.compute_dtype)
     num_windows, num_tokens, channels = windows.shape
     normed = layer_norm(windows, params["norm1"])
@@ -174,12 +206,25 @@ def _block_on_windows(
     query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
     query = query * (channels // num_heads) ** -0.5
     scores = jnp.einsum("nqhd,nkhd->nhqk", query, key).astype(jnp.float32)
-    scores = scores + params["position"]["bias"].transpose(2, 0, 1)
+    bias = params["position"]["bias"].transpose(2, 0, 1)[:, :num_tokens]
+    seen = region
+    if filled:  # with every row that is missing, which comes to the bias alone
+        _, empty_key, empty_value = params["qkv"]["bias"].reshape(3, num_heads, -1)
+        pull = jnp.einsum("nqhd,hd->nhq", query, empty_key.astype(dtype))
+        pull = pull.astype(jnp.float32)[..., None]
+        missing = (*scores.shape[:3], bias.shape[2] - num_tokens)
+        scores = jnp.concatenate([scores, jnp.broadcast_to(pull, missing)], axis=-1)
+        if region is not None:  # that of their columns
+            seen = jnp.tile(region[:, :window], (1, window))
+    scores = scores + bias[:, :, : scores.shape[-1]]
     if region is not None:
-        apart = region[:, None, :, None] != region[:, None, None, :]
+        apart = region[:, None, :, None] != seen[:, None, None, :]
         scores = scores + jnp.where(apart, MASKED, 0.0)
     weights = jax.nn.softmax(scores, axis=-1).astype(dtype)
-    mixed = jnp.einsum("nhqk,nkhd->nqhd", weights, value)
+    mixed = jnp.einsum("nhqk,nkhd->nqhd", weights[..., :num_tokens], value)
+    if filled:
+        rest = jnp.sum(weights[..., num_tokens:], axis=-1).swapaxes(1, 2)
+        mixed = mixed + rest[..., None] * empty_value.astype(dtype)
     mixed = mixed.reshape(num_windows, num_tokens, channels)
     windows = windows + dense(mixed, params["proj"], dtype).astype(jnp.float32)
 

@@ -101,10 +101,15 @@ def test_all_present_is_as_none(stage, close):
     close(run(variables, grid, jnp.ones((2, 12))), run(variables, grid), 1e-6)
 
 
-def test_attention_by_hand(features, filled, close):
-    """One unshifted window, written out for one head."""
-    grid = features(1, 4, 4, 6)
-    block = SwinBlock(1)
+@pytest.mark.parametrize("rows, shifted", [(4, False), (2, False), (2, True)])
+def test_attention_by_hand(rows, shifted, features, filled, close):
+    """One window, whole or half, written out for one head.
+
+    What is missing to half a window is nothing before its queries, keys and values are
+    made. Behind the shift it is out of sight, and so are columns from opposite ends.
+    """
+    grid = features(1, rows, 4, 6)
+    block = SwinBlock(1, shifted=shifted)
     variables = filled(block, grid)
     p = {name: np.asarray(v, np.float64) for name, v in variables["params"].items()}
 
@@ -113,18 +118,24 @@ def test_attention_by_hand(features, filled, close):
         x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5)
         return x * p[f"{name}_scale"] + p[f"{name}_bias"]
 
-    tokens = np.asarray(grid, np.float64).reshape(16, 6)
-    qkv = norm(tokens, "norm1") @ p["qkv_kernel"] + p["qkv_bias"]
+    count = rows * 4
+    tokens = np.asarray(grid, np.float64).reshape(count, 6)
+    normed = np.concatenate([norm(tokens, "norm1"), np.zeros((16 - count, 6))])
+    qkv = normed @ p["qkv_kernel"] + p["qkv_bias"]
     query, key, value = np.split(qkv, 3, axis=-1)
     row, column = np.divmod(np.arange(16), 4)
     place = (row[:, None] - row + 3) * 7 + column[:, None] - column + 3
     scores = query @ key.T / np.sqrt(6) + p["position_table"][place, 0]
+    if shifted:
+        scores[(column[:, None] < 2) != (column < 2)] = -np.inf
+        scores[:, count:] = -np.inf
     weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
-    tokens = tokens + weights @ value @ p["proj_kernel"] + p["proj_bias"]
+    mixed = (weights @ value)[:count]
+    tokens = tokens + mixed @ p["proj_kernel"] + p["proj_bias"]
     hidden = norm(tokens, "norm2") @ p["mlp_in_kernel"] + p["mlp_in_bias"]
     hidden = np.asarray(jax.nn.gelu(jnp.asarray(hidden), approximate=False))
     expected = tokens + hidden @ p["mlp_out_kernel"] + p["mlp_out_bias"]
-    close(block.apply(variables, grid).reshape(16, 6), expected, 1e-5)
+    close(block.apply(variables, grid).reshape(count, 6), expected, 1e-5)
 
 
 def test_merge_joins_neighbouring_rows(features, filled, close):
