@@ -23,9 +23,19 @@ BROKEN_JAXLIB = {
 }
 
 # XLA takes its memory anew at every call, and touching it for the first time is a
-# fault for each page: with pages of 2 MiB instead of 4 KiB there are few. The allocator
-# of glibc reads this only when a process starts.
-TUNABLES = "glibc.malloc.hugetlb=1"
+# fault for each page: with pages of 2 MiB instead of 4 KiB there are few, and none if
+# what is given back stays with the process, in one place for all of its threads. The
+# allocator of glibc reads this only when a process starts.
+KEPT = 2**34  # bytes, more than is ever given back
+TUNABLES = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in {
+        "hugetlb": 1,
+        "mmap_threshold": KEPT,
+        "trim_threshold": KEPT,
+        "arena_max": 1,
+    }.items()
+)
 
 
 def check_jaxlib(version: str | None = None) -> None:
@@ -91,7 +101,7 @@ def prepare() -> Path | None:
 
 
 def restart_tuned() -> None:
-    """Starts this process anew with huge pages for large arrays; once, on Linux.
+    """Starts this process anew, with huge pages that it keeps; once, on Linux.
 
     A process whose `GLIBC_TUNABLES` is set, empty or not, stays as it is.
     """
