@@ -25,8 +25,9 @@ and a clip alone in chunks with halos, if it is longer than one of them (5 s).
 Models are shipped ones, named ones with random weights (`base` is `esc_base`), or
 folders. `torch` is our PyTorch twin with the same weights; in `train` it has the same
 losses and AdamW, but keeps no average of its parameters. `torch-pages` is `torch` in a
-process with huge pages, which the command `jaxcodec` asks for by itself, and so does
-our process here; a program with PyTorch has to be started so. Audio is noise.
+process with huge pages that it keeps, which the command `jaxcodec` asks for by itself,
+and so does our process here; a program with PyTorch has to be started so. Audio is
+noise.
 
 Operations are what XLA counts in the model's usual layout, whatever the layout in use;
 bytes are what it counts in the program that ran, unless that has loops, whose bodies it
