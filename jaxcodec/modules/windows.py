@@ -207,17 +207,15 @@ def _block_on_windows(
     query = query * (channels // num_heads) ** -0.5
     scores = jnp.einsum("nqhd,nkhd->nhqk", query, key).astype(jnp.float32)
     bias = params["position"]["bias"].transpose(2, 0, 1)[:, :num_tokens]
-    seen = region
     if filled:  # with every row that is missing, which comes to the bias alone
         _, empty_key, empty_value = params["qkv"]["bias"].reshape(3, num_heads, -1)
         pull = jnp.einsum("nqhd,hd->nhq", query, empty_key.astype(dtype))
         pull = pull.astype(jnp.float32)[..., None]
         missing = (*scores.shape[:3], bias.shape[2] - num_tokens)
         scores = jnp.concatenate([scores, jnp.broadcast_to(pull, missing)], axis=-1)
-        if region is not None:  # that of their columns
-            seen = jnp.tile(region[:, :window], (1, window))
     scores = scores + bias[:, :, : scores.shape[-1]]
-    if region is not None:
+    if region is not None:  # a missing row is in that of its columns
+        seen = jnp.tile(region[:, :window], (1, window)) if filled else region
         apart = region[:, None, :, None] != seen[:, None, None, :]
         scores = scores + jnp.where(apart, MASKED, 0.0)
     weights = jax.nn.softmax(scores, axis=-1).astype(dtype)

@@ -88,7 +88,7 @@ def test_layouts_have_the_same_gradients(by_policy, close, name):
 
 
 def test_gradients_of_attention_begin_with_what_is_made():
-    """Else a TPU's compiler draws the making into every chain of sums, and does not end.
+    """Else a TPU's compiler draws the making into every chain of sums, without end.
 
     That could only be seen there; the barrier before the chains can be seen here.
     """
