@@ -58,11 +58,10 @@ def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path):
         ("encode", None, [None, runtime.TUNABLES]),
         ("encode", "", [""]),  # the user's own choice
         ("info", None, [None]),  # computes nothing
+        ("train", None, [None]),  # gains nothing
     ],
 )
-def test_commands_that_compute_start_anew_with_huge_pages(
-    tmp_path, command, given, seen
-):
+def test_commands_that_gain_from_huge_pages_start_anew(tmp_path, command, given, seen):
     """Every start of the interpreter notes what it was started with."""
     log = tmp_path / "starts"
     note = f"import os; open({str(log)!r}, 'a').write("

@@ -98,16 +98,17 @@ def test_figures_of_turns(folder):
 
 
 @pytest.mark.parametrize(
-    ("system", "given", "seen"),
+    ("system", "work", "given", "seen"),
     [
-        ("jaxcodec", None, TUNABLES),
-        ("torch-pages", None, TUNABLES),
-        ("torch", None, None),
-        ("jaxcodec", "", ""),  # the user's own choice
+        ("jaxcodec", "encode", None, TUNABLES),
+        ("jaxcodec", "train", None, None),
+        ("torch-pages", "train", None, TUNABLES),
+        ("torch", "encode", None, None),
+        ("jaxcodec", "encode", "", ""),  # the user's own choice
     ],
 )
 def test_huge_pages_are_asked_for_as_the_commands_do(
-    folder, monkeypatch, system, given, seen
+    folder, monkeypatch, system, work, given, seen
 ):
     if given is None:
         monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
@@ -120,7 +121,7 @@ def test_huge_pages_are_asked_for_as_the_commands_do(
         return start([command[0], "-c", code], **settings)
 
     monkeypatch.setattr(alternate.subprocess, "Popen", say_it)
-    worker = alternate.Worker(Order(system=system, work="encode", folder=str(folder)))
+    worker = alternate.Worker(Order(system=system, work=work, folder=str(folder)))
     assert json.loads(worker._answers.get(timeout=60)) == seen
     worker.close()
 

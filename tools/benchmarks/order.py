@@ -74,8 +74,10 @@ class Order:
 
     @property
     def huge_pages(self) -> bool:
-        """Whether its process asks for them: ours does, as the command `jaxcodec`."""
-        return self.system in ("jaxcodec", "torch-pages")
+        """Whether its process asks for them: ours does where `jaxcodec` does."""
+        if self.system == "jaxcodec":
+            return self.work != "train"
+        return self.system == "torch-pages"
 
     def config(self) -> dict[str, Any]:
         """The model's settings."""
