@@ -77,8 +77,8 @@ def _contracted_forward(left: Array, right: Array, chained: bool):
 
 def _contracted_backward(chained: bool, factors: tuple[Array, Array], slope: Array):
     del chained
-    # made before they are used: drawn into the chains, what they are made of may take a
-    # TPU's compiler hours, or become a program a hundred times as slow
+    # made before they are used: drawn into the chains, what they are made of kept a
+    # TPU's compiler for an hour, or became a program a hundred times as slow
     left, right, slope = jax.lax.optimization_barrier((*factors, slope))
     of_left = _contracted(right.swapaxes(1, 2), slope.swapaxes(1, 2), True)
     return of_left, _contracted(left.swapaxes(1, 2), slope, True)
