@@ -1,6 +1,7 @@
 """Chunks in batches, several of which are computed at the same time."""
 
 import dataclasses
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,9 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcodec.modules.policy import usable_cores
-
-__all__ = ["Batches", "calls_at_once"]
+__all__ = ["Batches", "calls_at_once", "usable_cores"]
 
 MOST_CALLS = 4  # each needs memory of its own
 
@@ -23,6 +22,13 @@ def calls_at_once() -> int:
     if jax.default_backend() != "cpu":
         return 2  # one is computed, the other fetched
     return min(usable_cores(), MOST_CALLS)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, as the pools of XLA count them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ import numpy as np
 from einops import rearrange
 
 from jaxcodec.arrays import Array, Float
-from jaxcodec.modules.policy import Policy, shares
+from jaxcodec.modules.policy import Policy
 from jaxcodec.modules.windows import MASKED
 
 __all__ = ["Lanes", "enter", "leave"]
@@ -41,8 +41,6 @@ class Lanes:
     Such groups lie beside the rows."""
     at_once: bool = False
     """All rows are computed at once, not one after the other."""
-    loops: int = 1
-    """Not at once: loops over rows that can run at the same time."""
 
     @property
     def groups(self) -> int:
@@ -72,11 +70,11 @@ class Lanes:
         if frames % window or any(n % window and n != window // 2 for n in rows):
             return None
         if policy.layout == "lanes":
-            return cls(batch, window, batch, at_once=True, loops=policy.loops)
+            return cls(batch, window, batch, at_once=True)
         windows = frames // window
         sizes = [size for size in range(1, batch + 1) if batch % size == 0]
         enough = [size for size in sizes if size * windows >= FEWEST]
-        return cls(batch, window, (enough or sizes[-1:])[0], loops=policy.loops)
+        return cls(batch, window, (enough or sizes[-1:])[0])
 
     def enter(self, features: Float[Array, "b f t c"]) -> Float[Array, "r c i j n"]:
         """From channels last."""
@@ -113,15 +111,7 @@ class Lanes:
         if self.at_once:
             axes = tuple(None if other is None else 0 for other in others)
             return jax.vmap(run, (0, *axes))(grid, *others)
-        rows, windows = grid.shape[0], grid.shape[-1]
-        # few rows are cut between windows: everything in a window depends on it alone
-        axis = 0 if rows >= self.loops else -1
-        walk = _overwrite if in_place else _walk
-        parts = [
-            walk(run, [_between(part, axis, low, high) for part in (grid, *others)])
-            for low, high in shares(rows if axis == 0 else windows, self.loops)
-        ]
-        return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=axis)
+        return (_overwrite if in_place else _walk)(run, grid, *others)
 
     def pair(self, grid: Float[Array, "r c i j n"]) -> Float[Array, "r2 c2 i2 j n"]:
         """Stacks pairs of frequency rows on the channels."""
@@ -226,23 +216,15 @@ def leave(
     return grid if lanes is None else lanes.leave(grid)
 
 
-def _between(grid: Array | None, axis: int, low: int, high: int) -> Array | None:
-    if grid is None or high - low == grid.shape[axis]:
-        return grid
-    return jax.lax.slice_in_dim(grid, low, high, axis=axis)
-
-
-def _walk(run: Callable[..., Array], grids: list[Array | None]) -> Array:
+def _walk(run: Callable[..., Array], *grids: Array | None) -> Array:
     """One row after the other."""
     if grids[0] is not None and grids[0].shape[0] == 1:
         return run(*(None if grid is None else grid[0] for grid in grids))[None]
-    return jax.lax.map(lambda row: run(*row), grids)
+    return jax.lax.map(lambda rows: run(*rows), grids)
 
 
-def _overwrite(run: Callable[..., Array], grids: list[Array | None]) -> Array:
+def _overwrite(run: Callable[..., Array], grid: Array, *others: Array | None) -> Array:
     """One row after the other, each in the place of what it was made of."""
-    grid, *others = grids
-    assert grid is not None
 
     def step(index: Array, held: Array) -> Array:
         row, *rest = (

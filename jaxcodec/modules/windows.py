@@ -5,7 +5,6 @@ The plain way to run a block, on every backend and for grids of any size; see
 """
 
 import functools
-import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from einops import rearrange
 
 from jaxcodec.arrays import Array, Bool, Float, Int
 from jaxcodec.modules.functions import dense, gelu, layer_norm
-from jaxcodec.modules.policy import Policy, shares
+from jaxcodec.modules.policy import Policy
 
 __all__ = ["MASKED", "relative_position", "run_block"]
 
@@ -163,11 +162,7 @@ def _tiled(run, windows, region, inside, policy: Policy):
     if policy.remat:
         body = jax.checkpoint(body)
     tiles = (split(windows), split(region), split(inside))
-    loops = [
-        jax.lax.map(body, jax.tree.map(operator.itemgetter(slice(low, high)), tiles))
-        for low, high in shares(num_tiles, policy.loops)
-    ]
-    done = jnp.concatenate(loops)
+    done = jax.lax.map(body, tiles)
     return done.reshape(num_tiles * tile, *done.shape[2:])[:num_windows]
 
 

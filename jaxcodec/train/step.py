@@ -20,7 +20,7 @@ from jaxcodec.losses.reconstruction import (
 )
 from jaxcodec.models.codec import CodecOutput
 from jaxcodec.models.configs import CodecConfig
-from jaxcodec.modules.policy import Policy, suited, usable_cores
+from jaxcodec.modules.policy import Policy, suited
 from jaxcodec.optim.averaging import average_parameters, averaged
 from jaxcodec.optim.flat import Layout, flat
 from jaxcodec.optim.guard import skip_non_finite
@@ -59,7 +59,7 @@ def policy_of(experiment: Experiment, mesh: Mesh) -> Policy:
     """How the experiment executes its model on the devices of a mesh."""
     if experiment.layout == "auto":
         platform = mesh.devices.flat[0].platform
-        policy = suited(platform, True, mesh.size, usable_cores())
+        policy = suited(platform, True, mesh.size)
     else:
         policy = Policy(layout=experiment.layout)
     return dataclasses.replace(

@@ -1,12 +1,13 @@
 """Chunks computed side by side: same results, same order, no more ahead than needed."""
 
+import os
 import threading
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcodec.inference.batches import Batches
+from jaxcodec.inference.batches import Batches, usable_cores
 from jaxcodec.inference.traced import Traced
 
 PATIENCE = 20  # seconds
@@ -127,3 +128,14 @@ def test_a_program_is_compiled_once_for_all_threads(tmp_path, kept):
     found = list(Batches(1, 4).run(items([1] * 4), call))
     assert [rows.item() for rows, _ in found] == [0, 2, 4, 6]
     assert len(compiled) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot pin")
+def test_cores_are_those_that_the_process_may_use():
+    mine = os.sched_getaffinity(0)
+    assert usable_cores() == len(mine)
+    try:
+        os.sched_setaffinity(0, {min(mine)})
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, mine)

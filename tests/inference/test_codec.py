@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from jaxcodec.bitstream import ContainerError, ProbabilityTables
-from jaxcodec.inference.batches import Batches
+from jaxcodec.inference.batches import Batches, usable_cores
 from jaxcodec.inference.codec import Codec
 from jaxcodec.metrics.codes import code_counts
 from jaxcodec.models.named import build
-from jaxcodec.modules.policy import Policy, suited, usable_cores
+from jaxcodec.modules.policy import Policy, suited
 from tests.micro import MICRO, variables
 
 RATE = MICRO.sample_rate

@@ -1,4 +1,3 @@
-import collections
 import dataclasses
 import os
 import subprocess
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from jaxcodec.modules import lanes as lanes_module
 from jaxcodec.modules.lane_attention import attend
 from jaxcodec.modules.lanes import Lanes, enter, leave
 from jaxcodec.modules.policy import Policy
@@ -21,8 +19,8 @@ from jaxcodec.modules.swin import SwinStage
 POLICIES = {
     "channels": Policy(),
     "tiles": Policy(layout="tiles"),  # the examples beside each other
-    # of 4 rows, or 2 rows of 3 windows: one example after the other
-    "loops": Policy(layout="tiles", loops=3, remat=True),
+    # one example after the other
+    "apart": Policy(layout="tiles", remat=True),
     "lanes": Policy(layout="lanes", remat=True),
     "bfloat16": Policy(layout="lanes", compute_dtype="bfloat16"),
 }
@@ -38,7 +36,7 @@ class Pyramid(nn.Module):
     def __call__(self, features, present=None):
         lanes = Lanes.fitting(self.policy, 4, ROWS, features.shape[0], 12)
         assert (lanes is None) == (self.policy.layout == "channels")
-        if self.policy.loops > 1:
+        if self.policy == POLICIES["apart"]:
             lanes = dataclasses.replace(lanes, beside=1)
         features = enter(lanes, features)
         for channels, up in ((6, False), (8, False), (6, True), (4, True)):
@@ -66,21 +64,21 @@ def by_policy(features, filled):
     run = jax.jit(both, static_argnums=2)
     learn = jax.jit(jax.grad(energy, (0, 1), has_aux=True), static_argnums=2)
     made, slopes = {}, {}
-    for name in ("channels", "loops", "lanes"):
+    for name in ("channels", "apart", "lanes"):
         slopes[name], made[name] = learn(variables, grid, POLICIES[name])
     for name in ("tiles", "bfloat16"):
         made[name] = run(variables, grid, POLICIES[name])
     return made, slopes
 
 
-@pytest.mark.parametrize("name", ["tiles", "loops", "lanes"])
+@pytest.mark.parametrize("name", ["tiles", "apart", "lanes"])
 def test_layouts_compute_the_same(by_policy, name, close):
     made, _ = by_policy
     for ours, plain in zip(made[name], made["channels"], strict=True):
         close(ours, plain, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["loops", "lanes"])
+@pytest.mark.parametrize("name", ["apart", "lanes"])
 def test_layouts_have_the_same_gradients(by_policy, close, name):
     _, slopes = by_policy
     ours, plain = (ravel_pytree(slopes[kind])[0] for kind in (name, "channels"))
@@ -133,29 +131,6 @@ def test_moves_are_undone(features, beside, rows):
         stacked = stacked.reshape(4, rows // 2, 8, 4)
         np.testing.assert_array_equal(lanes.leave(lanes.pair(held)), stacked)
         np.testing.assert_array_equal(lanes.unpair(lanes.pair(held)), held)
-
-
-@pytest.mark.parametrize(
-    ("rows", "windows", "shared"),
-    [
-        (5, 7, {(1, 7): 1, (2, 7): 2}),
-        (2, 7, {(2, 2): 2, (2, 3): 1}),
-        (2, 1, {(2, 1): 1}),
-    ],
-)
-def test_rows_or_windows_are_shared_out_among_loops(rows, windows, shared):
-    seen = collections.Counter()
-
-    def walk(run, grids):
-        seen[grids[0].shape[0], grids[0].shape[-1]] += 1
-        return run(grids[0])
-
-    grid = jnp.arange(rows * 6.0 * windows).reshape(rows, 6, 1, 1, windows)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lanes_module, "_walk", walk)
-        done = Lanes(1, 4, loops=3).each(lambda part: 2 * part, grid)
-    np.testing.assert_array_equal(done, 2 * grid)
-    assert seen == shared
 
 
 def test_as_many_examples_lie_beside_each_other_as_fill_vectors():

@@ -12,8 +12,8 @@ POLICIES = {
     "untiled": Policy(),
     # ten windows in three tiles of four: two windows are filled up
     "tiled": Policy(window_tile=4),
-    "tiled_remat": Policy(window_tile=4, remat=True, loops=2),
-    "one_window": Policy(window_tile=1, loops=3),
+    "tiled_remat": Policy(window_tile=4, remat=True),
+    "one_window": Policy(window_tile=1),
     "bfloat16": Policy(compute_dtype="bfloat16"),
 }
 

@@ -22,11 +22,11 @@ import numpy as np
 
 from jaxcodec import parallel
 from jaxcodec.experiment import Experiment, Objective, Schedule
-from jaxcodec.inference.batches import Batches, calls_at_once
+from jaxcodec.inference.batches import Batches, calls_at_once, usable_cores
 from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_codes
 from jaxcodec.inference.codec import CHUNK_CODES
 from jaxcodec.models.named import build, config_from_dict
-from jaxcodec.modules.policy import Policy, suited, usable_cores
+from jaxcodec.modules.policy import Policy, suited
 from jaxcodec.train.step import init_state, make_optimizer, make_train_step
 from tools.benchmarks.make import read_variables
 from tools.benchmarks.order import (
@@ -114,7 +114,6 @@ def prepare(order: Order) -> Prepared:
 # however it is done, and a program without loops, whose bodies XLA counts only once
 PLAIN: dict[str, Any] = {
     "layout": "channels",
-    "loops": 1,
     "window_tile": None,
     "remat": False,
     "block_search": False,
@@ -135,7 +134,6 @@ def policy_of(order: Order) -> Policy:
             jax.default_backend(),
             order.work == "train",
             jax.device_count(),
-            1 if _is_apart(order) or _is_cut(order) else usable_cores(),
         )
         return dataclasses.replace(
             suits, compute_dtype=dtype, remat=order.remat or suits.remat
