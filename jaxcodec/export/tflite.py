@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcodec.export.programs import Tensor
@@ -36,8 +37,10 @@ def to_tflite(
     import tensorflow as tf
     from jax.experimental import jax2tf
 
+    held = jax.tree.map(jnp.asarray, weights)
+
     def closed(*arrays):
-        return function(weights, *arrays)
+        return function(held, *arrays)
 
     graph = tf.function(
         jax2tf.convert(closed, with_gradient=False),
