@@ -20,7 +20,7 @@ from jaxcodec.models.named import build
 from jaxcodec.runtime import TUNABLES
 from tests.micro import SHORT, drawn
 from tools import bench
-from tools.benchmarks import alternate, figures, tables
+from tools.benchmarks import alternate, figures, tables, worker
 from tools.benchmarks.machine import Device, device_of
 from tools.benchmarks.make import ROOT, read_variables
 from tools.benchmarks.order import MEL, Order, inputs
@@ -121,9 +121,9 @@ def test_huge_pages_are_asked_for_as_the_commands_do(
         return start([command[0], "-c", code], **settings)
 
     monkeypatch.setattr(alternate.subprocess, "Popen", say_it)
-    worker = alternate.Worker(Order(system=system, work=work, folder=str(folder)))
-    assert json.loads(worker._answers.get(timeout=60)) == seen
-    worker.close()
+    process = alternate.Worker(Order(system=system, work=work, folder=str(folder)))
+    assert json.loads(process._answers.get(timeout=60)) == seen
+    process.close()
 
 
 def test_the_twin_does_the_same_work(folder):
@@ -228,12 +228,25 @@ def test_the_command_measures_and_saves(folder, tmp_path, monkeypatch, capsys):
     assert drawn.read_text().count("<circle") == 2  # of ours, and the legend
 
 
+def test_programs_are_compiled_by_another_process_first(folder, tmp_path, monkeypatch):
+    for name in ("COMPILATION_CACHE_DIR", "PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        monkeypatch.setenv(f"JAX_{name}", "0")  # to be put back
+    order = Order(
+        system="jaxcodec", work="decode", folder=str(folder), seconds=0.5, device="cpu"
+    )
+    found = worker._compiled_before(order, str(tmp_path))
+    assert found["compile_seconds"] > 0
+    assert any(tmp_path.glob("*-cache"))
+    cannot = dataclasses.replace(order, threads=99)
+    assert worker._compiled_before(cannot, str(tmp_path)) == {}
+
+
 def test_a_system_that_cannot_is_named(folder):
     order = Order(system="torch", work="encode", folder=str(folder), threads=99)
-    worker = alternate.Worker(order)
+    process = alternate.Worker(order)
     with pytest.raises(alternate.Failed, match="99 threads were asked for"):
-        worker.ready(30)
-    worker.close()
+        process.ready(30)
+    process.close()
     with pytest.raises(ValueError, match="system 'lpcnet' does not exist"):
         dataclasses.replace(order, system="lpcnet")
 
