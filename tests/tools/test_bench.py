@@ -229,8 +229,9 @@ def test_the_command_measures_and_saves(folder, tmp_path, monkeypatch, capsys):
 
 
 def test_programs_are_compiled_by_another_process_first(folder, tmp_path, monkeypatch):
-    for name in ("COMPILATION_CACHE_DIR", "PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
-        monkeypatch.setenv(f"JAX_{name}", "0")  # to be put back
+    # both to be put back
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "another"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     order = Order(
         system="jaxcodec", work="decode", folder=str(folder), seconds=0.5, device="cpu"
     )
