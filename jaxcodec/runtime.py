@@ -1,6 +1,7 @@
 """The ground a program stands on: JAX's version, its compilation cache, its noise."""
 
 import contextlib
+import ctypes
 import os
 import sys
 from importlib import metadata
@@ -11,6 +12,7 @@ __all__ = [
     "TUNABLES",
     "cache_folder",
     "check_jaxlib",
+    "give_back",
     "prepare",
     "restart_tuned",
 ]
@@ -24,8 +26,9 @@ BROKEN_JAXLIB = {
 
 # XLA takes its memory anew at every call, and touching it for the first time is a
 # fault for each page: with pages of 2 MiB instead of 4 KiB there are few, and none if
-# what is given back stays with the process, in one place for all of its threads. The
-# allocator of glibc reads this only when a process starts.
+# what is given back stays with the process. Then small things that live longer cut up
+# what is free, and ever more is taken; `give_back` is for that, and a place for each
+# thread, as by default, makes it rare. glibc reads this only when a process starts.
 KEPT = 2**34  # bytes, more than is ever given back
 TUNABLES = ":".join(
     f"glibc.malloc.{name}={value}"
@@ -33,7 +36,6 @@ TUNABLES = ":".join(
         "hugetlb": 1,
         "mmap_threshold": KEPT,
         "trim_threshold": KEPT,
-        "arena_max": 1,
     }.items()
 )
 
@@ -98,6 +100,14 @@ def prepare() -> Path | None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return folder
+
+
+def give_back() -> None:
+    """Gives memory that is free back to the system, where the allocator is glibc's."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(ctypes.c_size_t(0))
 
 
 def restart_tuned() -> None:

@@ -1,4 +1,5 @@
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,31 @@ def test_commands_that_gain_from_huge_pages_start_anew(tmp_path, command, given,
     assert done.returncode == 0, done.stderr
     assert f"jaxcodec {command}" in done.stdout
     assert log.read_text().splitlines() == [repr(value) for value in seen]
+
+
+# how much of what is taken and freed is still there, before and after it is given back
+FREED = """
+import numpy as np
+from jaxcodec.runtime import give_back
+def resident():
+    status = open("/proc/self/status").read()
+    return int(status.split("VmRSS:")[1].split()[0]) // 1024
+begun = resident()
+arrays = [np.ones(2**20) for _ in range(50)]  # 8 MiB each
+held = np.ones(1000)  # behind them
+del arrays
+freed = resident() - begun
+give_back()
+print(freed, resident() - begun)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_memory_stays_with_a_tuned_process_until_it_is_given_back():
+    env = {**os.environ, "GLIBC_TUNABLES": runtime.TUNABLES}
+    code = [sys.executable, "-c", FREED]
+    root = Path(runtime.__file__).parents[1]
+    done = subprocess.run(code, env=env, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    freed, left = map(int, done.stdout.split())
+    assert freed > 300 and left < 50, (freed, left)

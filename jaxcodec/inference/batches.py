@@ -1,6 +1,7 @@
 """Chunks in batches, several of which are computed at the same time."""
 
 import dataclasses
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,9 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcodec.runtime import give_back
+
 __all__ = ["Batches", "calls_at_once", "usable_cores"]
 
 MOST_CALLS = 4  # each needs memory of its own
+TIDY = 64  # calls after which memory that is free is given back
 
 Item = tuple[Any, ...]  # arrays with rows (channels) first, and something to pass along
 
@@ -37,7 +41,8 @@ class Batches:
 
     A program that computes one chunk leaves cores waiting at every small operation, and
     all but one while audio is read, resampled and packed. So calls run side by side,
-    while the next chunks are made ready.
+    while the next chunks are made ready. Memory that calls leave free is cut up by what
+    lives longer, so it is given back now and then, or it would grow with the audio.
 
     Args:
         size: rows per call.
@@ -49,6 +54,12 @@ class Batches:
 
     size: int = 1
     calls: int = 1
+    _made: Iterator[int] = dataclasses.field(
+        default_factory=lambda: itertools.count(1),
+        init=False,
+        repr=False,
+        compare=False,
+    )
 
     def __post_init__(self):
         for name in ("size", "calls"):
@@ -106,6 +117,8 @@ class Batches:
             short = self.size - len(part[0])
             part = [np.pad(a, ((0, short), *[(0, 0)] * (a.ndim - 1))) for a in part]
             done.append(np.asarray(program(*part)))
+            if next(self._made) % TIDY == 0:
+                give_back()
         return np.concatenate(done)
 
 

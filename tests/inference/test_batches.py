@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcodec.inference import batches
 from jaxcodec.inference.batches import Batches, usable_cores
 from jaxcodec.inference.traced import Traced
 
@@ -131,6 +132,15 @@ def test_a_program_is_compiled_once_for_all_threads(tmp_path, kept):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot pin")
+def test_memory_is_given_back_now_and_then_over_all_runs(monkeypatch):
+    given = []
+    monkeypatch.setattr(batches, "give_back", lambda: given.append(True))
+    many = Batches(1, 2)
+    for _ in range(3):  # short recordings
+        assert len(list(many.run(items([1] * 50), lambda rows: rows))) == 50
+    assert len(given) == 150 // batches.TIDY
+
+
 def test_cores_are_those_that_the_process_may_use():
     mine = os.sched_getaffinity(0)
     assert usable_cores() == len(mine)
