@@ -9,7 +9,7 @@
     python -m tools.bench memory [--minutes 1 60]    # of the command line
     python -m tools.bench h200 --json FILE           # one GPU, below ten minutes
     python -m tools.bench h200 --dry --model esc_tiny  # its code on a CPU
-    python -m tools.bench table [--check]            # the README's blocks
+    python -m tools.bench table [--check]            # the blocks of both READMEs
 
 Every size of every kind of work is measured by itself: each system gets a process that
 compiles, calls twice to warm up, and then has turns in alternation with the others, in
@@ -58,6 +58,7 @@ from tools.benchmarks.order import PEERS, PRECISIONS, WORKS, Order
 from tools.benchmarks.speed import Settings, compare, failed_row
 
 RESULTS = ROOT / "experiments" / "results"
+READMES = (ROOT / "README.md", ROOT / "experiments" / "README.md")
 GRID = ((1, 2, 4, 8), (1.0, 3.0, 10.0))  # clips, seconds
 USUAL = {"encode": (1, 10.0), "decode": (1, 10.0), "train": (4, 3.0)}
 
@@ -264,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     gpu.add_argument("--limit", type=float, default=520, help="seconds in all")
     gpu.add_argument("--dry", action="store_true", help="tiny, on the CPU")
     readme = commands.add_parser("table")
-    readme.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    readme.add_argument("--readme", type=Path, nargs="+", default=READMES)
     readme.add_argument("--check", action="store_true", help="change nothing")
     return parser
 
@@ -317,7 +318,7 @@ def main() -> int:
     args = arguments()
     try:
         if args.command == "table":
-            return rewrite_readme(args.readme, args.check)
+            return max(rewrite_readme(path, args.check) for path in args.readme)
         document = measure(args)
     except (ValueError, OSError, Failed) as error:
         print(f"bench: {error}", file=sys.stderr)
