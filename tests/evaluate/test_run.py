@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import json
 import signal
+import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 
@@ -266,4 +267,9 @@ def test_an_interrupted_run_leaves_no_process():
     assert processes
     for process in processes:
         process.join(60)  # a loaded machine takes its time
+        # the pool's thread waits, too; if it is the one that is told, it notes it later
+        for _ in range(600):
+            if process.exitcode is not None:
+                break
+            time.sleep(0.1)
         assert process.exitcode == -signal.SIGTERM
