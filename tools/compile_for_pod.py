@@ -1,11 +1,13 @@
-"""Compiles training, coding and decoding for TPUs that are not there, and says what
-they would take.
+"""Compiles training, coding and decoding for TPUs that are not there, or a GPU; says
+what they would take.
 
     pip install 'jax[tpu]==VERSION OF JAX'  # for libtpu, whose compiler runs on any CPU
     python -m tools.compile_for_pod experiments/esc_tiny.py --topology v5e:4x4 v5e:16x16
         [--set objective.dft=matmul] [--part step] [--batch 16] [--fit] [--json FILE]
     python -m tools.compile_for_pod experiments/esc_base.py --topology v5e:2x2
         --part encode decode --batch 32 [--layout NAME ...]
+    python -m tools.compile_for_pod experiments/esc_base.py --topology h200
+        --part encode decode --batch 32  # one GPU: pip install 'jax[cuda13]==VERSION'
     python -m tools.compile_for_pod experiments/esc_tiny.py --dry  # needs no libtpu
 
 Prints, per chip: memory, operations, bytes, the compiler's estimate of the time (both
@@ -16,6 +18,8 @@ largest batch per chip. `python -m tools.pod_table FILE.json ...` prints kept re
 No TPU runs anything here. The time is the sum of the cycles that the compiler noted at
 its instructions, at the clock of the chip; collectives, asynchronous copies and
 reshapes that move data have no such note and are not in it. Use it to compare programs.
+For a GPU there is none (`tools/pod_gpu.py`), but memory, kernels, bytes, and the time
+that these take at full bandwidth, which is the least that a run could.
 
 A step takes the compiler many minutes on two cores. Results are kept in a folder, by
 what was compiled and with what; a part (`--part stage:0`) is quicker, and so is
@@ -46,6 +50,7 @@ from tools.pod_compiler import (
     versions,
     write,
 )
+from tools.pod_gpu import GPUS
 from tools.pod_sums import sum_table
 from tools.pod_table import chip_of, growth, table
 
@@ -129,8 +134,12 @@ def _compile_one(
         "precision": experiment.precision,
         "versions": tools,
     }
-    ask = planned if args.plan else compiled
-    found = cached(args.cache / f"{key}.json", lambda: {**asked, **ask(lowered)})
+
+    def ask() -> dict[str, Any]:
+        found = planned(lowered) if args.plan else compiled(lowered, topology)
+        return {**asked, **found}
+
+    found = cached(args.cache / f"{key}.json", ask)
     return {**found, **asked}  # the same program may have another name elsewhere
 
 
@@ -143,6 +152,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from tools.pod_modules import SUMS
     from tools.pod_parts import check_part
 
+    gpus = [name for name in args.topology if name in GPUS]
+    if args.plan and gpus:
+        raise ValueError(
+            f"--plan reads what the TPU compiler tells, but {gpus[0]} is a GPU: leave "
+            "it out, a GPU's programs take a minute or two."
+        )
     experiments = chosen(args)
     if set(args.part) <= set(SUMS):
         return {"sums": {name: add(args, experiments, name) for name in args.part}}

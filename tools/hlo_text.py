@@ -73,6 +73,7 @@ class Work:
     moved_in_memory: int = 0  # of these, what lies in the memory, not on the chip
     relayouts: Traffic = Traffic()  # reshapes that move data; they have no estimate
     relayouts_in_memory: int = 0  # of `moved_in_memory`, what these move
+    kernels: int = 0  # instructions that move something
 
     @property
     def collectives(self) -> dict[str, Traffic]:
@@ -95,6 +96,7 @@ class Work:
         self.loops_of_unknown_length += times * other.loops_of_unknown_length
         self.moved += times * other.moved
         self.moved_in_memory += times * other.moved_in_memory
+        self.kernels += times * other.kernels
         self.relayouts_in_memory += times * other.relayouts_in_memory
         self.relayouts = Traffic(
             self.relayouts.count + times * other.relayouts.count,
@@ -226,6 +228,7 @@ def _add_instruction(total: Work, line: str, computations, work_of) -> None:
             # inside, a reshape is a way of reading, and nothing is written
             inside.relayouts, inside.relayouts_in_memory = Traffic(), 0
             inside.moved, inside.moved_in_memory = 0, 0
+            inside.kernels = 0
     total.add(inside, cycles=not own)
 
 
@@ -258,7 +261,12 @@ def _add_movement(total: Work, line: str, shapes: dict[str, str]) -> None:
     elif opcode == "dynamic-update-slice":
         shape = named[1]  # the rest stays where it is
         named = [shape]
+    total.kernels += 1
     result = shape
+    if "__cublas" in rest:
+        # beside the product it gives memory that it works in, most of it unused
+        kept = [one for one in _elements(shape.strip("()")) if "s8[" not in one]
+        result = ",".join(kept)
     if opcode.endswith("-start"):
         result = _result(shape, opcode)
         if opcode in ("copy-start", "slice-start"):

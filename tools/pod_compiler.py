@@ -1,6 +1,6 @@
-"""Asks the TPU compiler, and keeps what it answered.
+"""Asks the compiler of a TPU or GPU, and keeps what it answered.
 
-The compiler runs on any CPU; no TPU is needed, and none runs anything.
+Both run on any CPU; no device is needed, and none runs anything.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tools import pod_gpu
 from tools.hlo_text import Work, read_hlo
 
 __all__ = [
@@ -36,14 +37,16 @@ __all__ = [
 
 
 def devices_of(topology: str) -> list[Any]:
-    """The devices of a TPU topology that need not exist.
+    """The devices of a topology that need not exist; of a GPU there is one.
 
     Raises:
         ValueError: there is no such topology.
-        ModuleNotFoundError: the TPU compiler is not installed.
+        ModuleNotFoundError: the compiler for it is not installed.
     """
     import jax
 
+    if topology in pod_gpu.GPUS:
+        return pod_gpu.devices_of(topology)
     if importlib.util.find_spec("libtpu") is None:
         raise ModuleNotFoundError(
             "the TPU compiler (libtpu) is not installed; it runs on any CPU: "
@@ -56,15 +59,17 @@ def devices_of(topology: str) -> list[Any]:
     except jax.errors.JaxRuntimeError as error:
         raise ValueError(
             f"topology {topology!r} does not exist: expected a chip and an even number "
-            f"of chips per side, such as v5e:4x4. The compiler says: {error}"
+            f"of chips per side, such as v5e:4x4, or {', '.join(pod_gpu.GPUS)}. The "
+            f"compiler says: {error}"
         ) from error
     return list(found.devices)
 
 
 def versions() -> dict[str, str]:
     """Of everything that decides what comes out of the compiler."""
-    names = ("jax", "jaxlib", "libtpu", "flax", "optax")
-    return {name: metadata.version(name) for name in names}
+    names = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin")
+    found = {one.name: one.version for one in metadata.distributions()}
+    return {name: found[name] for name in (*names, "flax", "optax") if name in found}
 
 
 def key_of(program: str, target: str, tools: dict[str, str]) -> str:
@@ -90,13 +95,14 @@ def write(file: Path, values: dict[str, Any]) -> None:
     beside.replace(file)
 
 
-def compiled(lowered: Any) -> dict[str, Any]:
+def compiled(lowered: Any, topology: str) -> dict[str, Any]:
     """Compiles, and reads everything off the result; all figures of one device."""
     import jax
 
+    options = pod_gpu.OPTIONS if topology in pod_gpu.GPUS else None
     wall, cpu = time.monotonic(), time.process_time()
     try:
-        program = lowered.compile()
+        program = lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -121,11 +127,13 @@ def figures(program: Any) -> dict[str, Any]:
         "reused": memory.alias_size_in_bytes,
     }
     total = sum(sizes.values()) - 2 * sizes["reused"]
+    known = {}
+    if cost:  # nothing is known of a GPU's program
+        known = {"flops": cost["flops"], "bytes": cost["bytes accessed"]}
+        known["cycles"] = work.cycles
     return {
         "memory": {**sizes, "total": total},
-        "flops": cost["flops"],
-        "bytes": cost["bytes accessed"],
-        "cycles": work.cycles,
+        **known,
         "collectives": {k: dataclasses.asdict(v) for k, v in work.collectives.items()},
         **_movement(work),
     }
@@ -136,6 +144,7 @@ def _movement(work: Work) -> dict[str, Any]:
         "loops_of_unknown_length": work.loops_of_unknown_length,
         "moved": work.moved,
         "moved_in_memory": work.moved_in_memory,
+        "kernels": work.kernels,
         "relayouts": dataclasses.asdict(work.relayouts),
         "relayouts_in_memory": work.relayouts_in_memory,
     }

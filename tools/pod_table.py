@@ -15,9 +15,9 @@ __all__ = ["CHIPS", "Chip", "chip_of", "growth", "table"]
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A chip; its clock follows from the published peak of its matrix units.
+    """A chip; a TPU's clock follows from the published peak of its matrix units.
 
-    Source: cloud.google.com/tpu/docs, system architecture.
+    Sources: cloud.google.com/tpu/docs, system architecture; NVIDIA's data sheet.
     """
 
     memory: float  # bytes that a program can have
@@ -28,6 +28,7 @@ class Chip:
 CHIPS = {
     "v5e": Chip(15.75 * 2**30, 819e9, 1.5e9),
     "v6e": Chip(31 * 2**30, 1640e9, 1.75e9),
+    "h200": Chip(141e9, 4800e9, 1.98e9),
 }
 
 
@@ -79,8 +80,9 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         audio = 0.0  # it has nothing to do with audio
     kinds = ("arguments", "outputs", "temporaries", "total")
     cells = {f"{kind}, MiB": f"{memory[kind] / 2**20:,.1f}" for kind in kinds}
-    cells["operations, GFLOP"] = f"{row['flops'] / 1e9:,.1f}"
-    if audio:
+    if "flops" in row:
+        cells["operations, GFLOP"] = f"{row['flops'] / 1e9:,.1f}"
+    if audio and "flops" in row:
         cells["GFLOP per audio-s"] = f"{row['flops'] / 1e9 / audio:,.2f}"
     for name, words in BYTES.items():
         if name in row:
@@ -95,6 +97,8 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         )
     if "cycles" in row:
         cells |= _times(row, chip, audio)
+    elif "kernels" in row:
+        cells["kernels"] = f"{row['kernels']:,}"
     relayouts = row.get("relayouts")  # results of older versions have no count
     if relayouts:
         name = "reshapes without an estimate: number, MB"

@@ -252,7 +252,32 @@ def test_missing_compiler_and_unknown_topology_are_explained(monkeypatch, capsys
     assert main([EXPERIMENT, "--topology", "v9:4x4"]) == 2
     error = capsys.readouterr().err
     assert "topology 'v9:4x4' does not exist" in error and "v5e:4x4" in error
-    assert "Traceback" not in error
+    assert "or h200" in error and "Traceback" not in error
+
+
+def test_a_gpu_asks_for_its_compiler_and_has_no_plan(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main([EXPERIMENT, "--topology", "h200"]) == 2
+    assert f"install 'jax[cuda13]=={jax.__version__}'" in capsys.readouterr().err
+    assert main([EXPERIMENT, "--topology", "v5e:4x4", "h200", "--plan"]) == 2
+    assert "but h200 is a GPU" in capsys.readouterr().err
+
+
+def test_of_a_gpu_there_are_kernels_and_bytes_but_no_time():
+    kept = ("batch", "part", "memory", "clip_seconds", "fits", "layout")
+    gpu = {key: value for key, value in result().items() if key in kept}
+    gpu |= {"topology": "h200", "kernels": 1234, "layout": "channels"}
+    gpu |= {"collectives": {}, "compile_seconds": 3.0}
+    gpu |= {"moved_in_memory": 4800e6, "moved": 4800e6}
+    lines = table([gpu]).splitlines()
+    cells = dict(line.strip("| ").split(" | ") for line in lines)
+    assert cells["kernels"] == "1,234"
+    audio = gpu["batch"] * gpu["clip_seconds"]
+    found = cells["that at full bandwidth, us per audio-s"]
+    assert float(found) == pytest.approx(1000 / audio)
+    assert not any("cycles" in name or "GFLOP" in name for name in cells)
+    with pytest.raises(ValueError, match="h200 has no time"):
+        sum_table("encode", [gpu])
 
 
 def test_numbers_that_make_no_sense_are_refused(capsys):

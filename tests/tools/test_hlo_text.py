@@ -183,3 +183,46 @@ def test_what_is_no_program_is_refused():
         read_hlo("hello")
     with pytest.raises(ValueError, match="element type 'q32' is unknown"):
         shape_bytes("q32[4]")
+
+
+# in the notation of the GPU compiler; the loop turns five times
+GPU = """HloModule jit_run, is_scheduled=true
+
+%fused (param: f32[64,8]) -> f32[64,8] {
+  %param = f32[64,8]{1,0} parameter(0)
+  %half = f32[64,8]{1,0} negate(%param)
+  ROOT %sum = f32[64,8]{1,0} add(%half, %param)
+}
+
+%body (carry: (s32[], f32[64,8])) -> (s32[], f32[64,8]) {
+  %carry = (s32[], f32[64,8]{1,0}) parameter(0)
+  %count = s32[] get-tuple-element(%carry), index=0
+  %rows = f32[64,8]{1,0} get-tuple-element(%carry), index=1
+  %fusion = f32[64,8]{1,0} fusion(%rows), kind=kLoop, calls=%fused
+  ROOT %next = (s32[], f32[64,8]{1,0}) tuple(%count, %fusion)
+}
+
+%condition (carry: (s32[], f32[64,8])) -> pred[] {
+  %carry = (s32[], f32[64,8]{1,0}) parameter(0)
+  ROOT %true = pred[] constant(true)
+}
+
+ENTRY %main (x: f32[64,8], w: f32[8,8]) -> f32[64,8] {
+  %x = f32[64,8]{1,0} parameter(0)
+  %w = f32[8,8]{1,0} parameter(1)
+  %product = (f32[64,8]{1,0}, s8[33554432]{0}) custom-call(%x, %w), custom_call_target="__cublas$lt$matmul"
+  %rows = f32[64,8]{1,0} get-tuple-element(%product), index=0
+  %zero = s32[] constant(0)
+  %begin = (s32[], f32[64,8]{1,0}) tuple(%zero, %rows)
+  %loop = (s32[], f32[64,8]{1,0}) while(%begin), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  ROOT %last = f32[64,8]{1,0} get-tuple-element(%loop), index=1
+}
+"""  # noqa: E501
+
+
+def test_kernels_of_a_gpu_and_the_bytes_that_they_move():
+    """What cuBLAS may work in is no result, though it stands beside one."""
+    work = read_hlo(GPU)
+    array = 64 * 8 * 4
+    assert work.kernels == 1 + 5
+    assert work.moved == 2 * array + 8 * 8 * 4 + 5 * 2 * array
