@@ -131,7 +131,6 @@ def test_a_program_is_compiled_once_for_all_threads(tmp_path, kept):
     assert len(compiled) == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot pin")
 def test_memory_is_given_back_now_and_then_over_all_runs(monkeypatch):
     given = []
     monkeypatch.setattr(batches, "give_back", lambda: given.append(True))
@@ -141,6 +140,7 @@ def test_memory_is_given_back_now_and_then_over_all_runs(monkeypatch):
     assert len(given) == 150 // batches.TIDY
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot pin")
 def test_cores_are_those_that_the_process_may_use():
     mine = os.sched_getaffinity(0)
     assert usable_cores() == len(mine)
