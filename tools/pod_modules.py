@@ -176,7 +176,7 @@ def _part(inputs: Inputs, name: str) -> Part:
         embed = PatchEmbed(config.patch, config.channels[0], norm=norm)
         return Part(embed, functools.partial(_embed, config), inputs.waveform())
     if kind == "deembed":
-        deembed = PatchDeEmbed(config.patch)
+        deembed = PatchDeEmbed(config.patch, by_rows=policy.by_rows)
         return Part(deembed, functools.partial(_deembed, config), inputs.grid(0))
     if kind == "encoder":
         return Part(PyramidEncoder(config, policy), None, inputs.spectrum())

@@ -126,7 +126,8 @@ class PyramidDecoder(nn.Module):
             for i, channels in enumerate(config.channels[-2::-1])
         ]
         self.post = stage(heads[-1], None, True, "post")
-        self.deembed = PatchDeEmbed(config.patch, name="deembed")
+        by_rows = self.policy.by_rows
+        self.deembed = PatchDeEmbed(config.patch, by_rows=by_rows, name="deembed")
 
     def stage(
         self,

@@ -10,6 +10,7 @@ from jaxcodec.modules import parameters
 from jaxcodec.modules.functions import dense, layer_norm
 from jaxcodec.modules.lane_blocks import project_and_norm
 from jaxcodec.modules.lanes import Lanes
+from jaxcodec.modules.row_convolution import convolve_rows
 
 __all__ = ["PatchDeEmbed", "PatchEmbed"]
 
@@ -73,6 +74,7 @@ class PatchDeEmbed(nn.Module):
 
     patch: tuple[int, int]  # frequency bins, frames
     parts: int = 2  # real and imaginary
+    by_rows: bool = False  # convolve as a CPU likes it
 
     @nn.compact
     def __call__(
@@ -87,13 +89,26 @@ class PatchDeEmbed(nn.Module):
         kernel, bias = _folded(expand, mix, self.patch)
         if present is not None:
             features = features * present[:, None, :, None]
-        shares = jax.lax.conv_general_dilated(
-            features, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        shares = shares + bias
+        shares = (_by_rows if self.by_rows else _convolved)(features, kernel) + bias
         if present is not None:
             shares = shares * present[:, None, :, None]
         return _overlapped(shares, self.patch) + mix["bias"]
+
+
+def _convolved(
+    features: Float[Array, "b f t c"], kernel: Float[Array, "h w c o"]
+) -> Float[Array, "b f t o"]:
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        features, kernel, (1, 1), "SAME", dimension_numbers=layout
+    )
+
+
+def _by_rows(
+    features: Float[Array, "b f t c"], kernel: Float[Array, "h w c o"]
+) -> Float[Array, "b f t o"]:
+    made = convolve_rows(rearrange(features, "b f t c -> b f c t"), kernel)
+    return rearrange(made, "b f o t -> b f t o")
 
 
 def _folded(

@@ -24,9 +24,9 @@ class Policy:
     layout: str = "channels"
     """How features lie in memory while Swin blocks work on them. `channels`: last, as
     in the reference. `tiles`: windows last, one row of windows after the other, so that
-    all intermediates stay in a CPU's cache. `lanes`: windows and examples last, all at
-    once, which fills the vector lanes of a TPU. See `modules.lanes`; grids that a
-    layout does not fit are computed channels last."""
+    all intermediates stay in a CPU's cache; the de-patch goes row by row, too. `lanes`:
+    windows and examples last, all at once, which fills the vector lanes of a TPU. See
+    `modules.lanes`; grids that a layout does not fit are computed channels last."""
 
     block_search: bool = False
     """Look for the nearest codeword in two steps; see `quantizers.codebook`. On a CPU,
@@ -43,6 +43,11 @@ class Policy:
 
     remat: bool = False
     """Recompute a tile's intermediates in the backward pass instead of keeping them."""
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether convolutions are products of rows, see `modules.row_convolution`."""
+        return self.layout == "tiles"
 
     def __post_init__(self):
         if self.compute_dtype not in ("float32", "bfloat16"):

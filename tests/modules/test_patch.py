@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcodec.modules.patch import PatchDeEmbed, PatchEmbed
+from jaxcodec.modules.row_convolution import convolve_rows
 
 
 def test_embedding_is_a_strided_convolution(features, filled, close):
@@ -40,9 +41,13 @@ def test_bins_that_patches_do_not_divide():
         PatchEmbed((3, 2), 5).init(jax.random.key(0), jnp.zeros((1, 7, 4, 2)))
 
 
-def test_deembedding_without_absent_frames(features, filled, close):
+by_rows = pytest.mark.parametrize("by_rows", [False, True])
+
+
+@by_rows
+def test_deembedding_without_absent_frames(features, filled, close, by_rows):
     grid = features(1, 4, 8, 4)
-    deembed = PatchDeEmbed((3, 2))
+    deembed = PatchDeEmbed((3, 2), by_rows=by_rows)
     variables = filled(deembed, grid)
     present = (jnp.arange(8) < 5).astype(jnp.float32)[None]
     made = deembed.apply(variables, grid, present)
@@ -72,11 +77,12 @@ def two_convolutions(variables, grid, patch, present):
     return conv(made * jnp.repeat(present, wide, 1)[:, None, :, None], params["mix"])
 
 
+@by_rows
 @pytest.mark.parametrize("patch", [(3, 2), (1, 3)])
-def test_deembedding_is_two_convolutions(features, filled, close, patch):
+def test_deembedding_is_two_convolutions(features, filled, close, patch, by_rows):
     """Also beside absent frames, wherever they are, and in its gradients."""
     grid = features(2, 4, 9, 4)
-    deembed = PatchDeEmbed(patch)
+    deembed = PatchDeEmbed(patch, by_rows=by_rows)
     variables = filled(deembed, grid)
     present = jnp.asarray([[1] * 9, [0, 1, 1, 0, 1, 1, 1, 0, 0]], jnp.float32)
     seen = jnp.repeat(present, patch[1], 1)[:, None, :, None]
@@ -94,4 +100,26 @@ def test_deembedding_is_two_convolutions(features, filled, close, patch):
     ours = energy(lambda v, x: deembed.apply(v, x, present))
     plain = energy(lambda v, x: two_convolutions(v, x, patch, present))
     for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
+        close(mine, other, 1e-5)
+
+
+@pytest.mark.parametrize("high, wide", [(3, 5), (5, 3)])
+def test_rows_are_a_convolution(features, close, high, wide):
+    """Of every example by itself, with its gradients."""
+    grid, kernel = features(3, 4, 7, 2), features(high, wide, 2, 6)
+
+    def plain(grid, kernel):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            grid, kernel, (1, 1), "SAME", dimension_numbers=layout
+        )
+
+    def rows(grid, kernel):
+        return convolve_rows(grid.swapaxes(2, 3), kernel).swapaxes(2, 3)
+
+    made, undo = jax.vjp(rows, grid, kernel)
+    expected, undo_plain = jax.vjp(plain, grid, kernel)
+    close(made, expected, 1e-5)
+    slope = features(*expected.shape)
+    for mine, other in zip(undo(slope), undo_plain(slope), strict=True):
         close(mine, other, 1e-5)
