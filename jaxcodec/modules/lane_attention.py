@@ -16,6 +16,8 @@ from jaxcodec.arrays import Array, Float
 
 __all__ = ["attend", "attend_by_heads"]
 
+LONGEST = 16  # products that LLVM sums up by vectors; of 24 it takes number by number
+
 
 def attend(
     qkv: Float[Array, "3 h d l n"],
@@ -107,9 +109,8 @@ def attend_by_heads(
         query, key, value = jax.lax.dynamic_index_in_dim(qkv, head, 1, keepdims=False)
         bias = biases[head]
         query = query * depth**-0.5
-        scores = _chain(query[d][:, None] * key[d] for d in range(depth))
-        # q k n
-        scores = scores.astype(jnp.float32) + bias[:count, :count, None]
+        scores = _products(query, key).astype(jnp.float32)
+        scores = scores + bias[:count, :count, None]
         if penalty is not None:
             scores = scores + penalty
         if empty is not None:
@@ -133,8 +134,7 @@ def _by_heads_forward(qkv: Array, biases: Array, penalty, empty, width: int):
     query, key, value = qkv.astype(jnp.float32)
     heads, depth, count = query.shape[:3]
     query = query * depth**-0.5
-    products = _chain(query[:, d, :, None] * key[:, d, None] for d in range(depth))
-    scores = _scores(products, query, biases, penalty, empty, width)
+    scores = _scores(_products(query, key), query, biases, penalty, empty, width)
     weights = jnp.exp(scores - jnp.max(scores, axis=2, keepdims=True))
     inverse = 1 / jnp.sum(weights, axis=2)
 
@@ -160,7 +160,7 @@ def _by_heads_backward(width: int, kept: tuple[Any, ...], slope: Array):
     slope = slope.astype(jnp.float32) * inverse[:, None]
     # what a score gains beyond the mean: gradients of a softmax sum to zero
     mean = jnp.sum(slope * mixed, axis=1)[:, :, None]
-    gain = _chain(slope[:, d, :, None] * value[:, d, None] for d in range(depth)) - mean
+    gain = _products(slope, value) - mean
     of_scores = weights[:, :, :count] * gain
     found = _of_tokens(of_scores, weights, query, key * scale, slope)
     short = [(0, size - count) for size in biases.shape[1:]]
@@ -263,6 +263,32 @@ def _sum_of_windows(scores: Float[Array, "h q k n"]) -> Float[Array, "h q k"]:
     """Sums over windows, by a product: else XLA would make the scores anew."""
     ones = jnp.ones(scores.shape[-1])
     return (scores.reshape(-1, scores.shape[-1]) @ ones).reshape(scores.shape[:-1])
+
+
+def _products(
+    left: Float[Array, "*h d q n"], right: Float[Array, "*h d k n"]
+) -> Float[Array, "*h q k n"]:
+    """Sums the products over the depth of a head, in parts of at most `LONGEST`.
+
+    The loop over parts keeps them apart: fused, they would be one sum again.
+    """
+    depth = left.shape[-3]
+    sizes = (size for size in range(1, LONGEST + 1) if depth % size == 0)
+    size = max(sizes)
+
+    def part(given: tuple[Array, Array]) -> Float[Array, "*h q k n"]:
+        left, right = given
+        return _chain(
+            left[..., d, :, None, :] * right[..., d, None, :, :] for d in range(size)
+        )
+
+    def parts(array: Array) -> Float[Array, "p *h _ l n"]:
+        *heads, _, count, windows = array.shape
+        return jnp.moveaxis(array.reshape(*heads, -1, size, count, windows), -4, 0)
+
+    if size == depth:
+        return part((left, right))
+    return _chain(jax.lax.map(part, (parts(left), parts(right))))
 
 
 def _chain(terms: Iterable[Array]) -> Array:

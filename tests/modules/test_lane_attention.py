@@ -1,0 +1,31 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxcodec.modules.lane_attention import LONGEST, attend_by_heads
+
+
+@pytest.mark.parametrize("depth", [5, LONGEST + 8, 19])
+def test_sums_in_parts_are_the_same(features, close, depth):
+    """Heads deeper than what is summed at once, and gradients with them."""
+    heads, tokens, windows = 2, 4, 3
+    qkv = features(3, heads, depth, tokens, windows)
+    bias = features(heads, tokens, tokens)
+    penalty = -jnp.abs(features(tokens, tokens, windows))
+
+    def plain(qkv, bias):
+        query, key, value = qkv
+        scores = jnp.einsum("hdqn,hdkn->hqkn", query, key) * depth**-0.5
+        weights = jax.nn.softmax(scores + bias[..., None] + penalty, axis=2)
+        return jnp.einsum("hqkn,hdkn->hdqn", weights, value)
+
+    def ours(qkv, bias):
+        return attend_by_heads(qkv, bias, penalty, None, 2)
+
+    close(ours(qkv, bias), plain(qkv, bias), 1e-5)
+    made, undo = jax.vjp(ours, qkv, bias)
+    expected, undo_plain = jax.vjp(plain, qkv, bias)
+    close(made, expected, 1e-5)
+    slope = features(*expected.shape)
+    for mine, other in zip(undo(slope), undo_plain(slope), strict=True):
+        close(mine, other, 1e-5)
