@@ -6,8 +6,9 @@ From the end of pretraining on, discriminators train beside it.
     python -m tests.train.devices_worker many FOLDER ADDRESS PROCESS
 
 `one`: one process of eight devices trains on meshes of one and of eight, and goes on
-with the latter's checkpoint on four and on one. `many`: one of two processes of four.
-What they saw goes to FOLDER as `.npz`.
+with the latter's checkpoint on one. `many`, after it: one of two processes of two, which
+train, too, and go on with the checkpoint of the eight. What they saw goes to FOLDER as
+`.npz`.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
+from jax.experimental.multihost_utils import sync_global_devices
 
 from jaxcodec import parallel
 from jaxcodec.experiment import Experiment, Objective, Schedule
@@ -115,17 +117,23 @@ def go(made: Programs, out: Path, batches: Batches, name: str) -> None:
         )
 
 
+def halfway(folder: Path, name: str) -> Path:
+    """A copy of the run on eight devices, without its second half."""
+    out = folder / name
+    shutil.copytree(folder / "run_8", out)
+    shutil.rmtree(out / "checkpoints" / str(STEPS))
+    return out
+
+
 def one(folder: Path) -> None:
     single, many = programs(1, False), programs(8, True)
     go(single, folder / "run_1", Batches(BATCH), "one")
+    shape, rows = (BATCH, NANO.clip_samples(60)), parallel.batch_sharding(many.mesh)
+    batch = jax.ShapeDtypeStruct(shape, np.float32, sharding=rows)
+    many.step = many.step.lower(many.shapes, batch).compile()
     go(many, folder / "run_8", Batches(BATCH), "eight")
-    for count, made in ((4, programs(4, True)), (1, single)):
-        out = folder / f"run_8_to_{count}"
-        shutil.copytree(folder / "run_8", out)
-        shutil.rmtree(out / "checkpoints" / str(STEPS))
-        go(made, out, Batches(BATCH), f"eight_to_{count}")
-    batch = jax.ShapeDtypeStruct((BATCH, NANO.clip_samples(60)), np.float32)
-    text = many.step.lower(many.shapes, batch).compile().as_text()
+    go(single, halfway(folder, "run_8_to_1"), Batches(BATCH), "eight_to_1")
+    text = many.step.as_text()
     found = re.findall(r" (all-[a-z-]+|collective-permute|reduce-scatter)[-(.]", text)
     counts = {kind: found.count(kind) for kind in sorted(set(found))}
     (folder / "collectives.json").write_text(json.dumps(counts))
@@ -133,9 +141,17 @@ def one(folder: Path) -> None:
 
 def many(folder: Path, address: str, process: int) -> None:
     parallel.start_distributed(parallel.Cluster(address, 2, process))
-    assert jax.device_count() == 8 and jax.local_device_count() == 4
-    batches = Batches(BATCH, part=process, parts=2)
-    go(programs(8, True), folder / "run_2x4", batches, "two_by_four")
+    assert jax.device_count() == 4 and jax.local_device_count() == 2
+    made = programs(4, True)
+
+    def part() -> Batches:
+        return Batches(BATCH, part=process, parts=2)
+
+    go(made, folder / "run_2x2", part(), "two_by_two")
+    if parallel.is_main():
+        halfway(folder, "run_8_to_2x2")
+    sync_global_devices("a run to go on with")
+    go(made, folder / "run_8_to_2x2", part(), "eight_to_two_by_two")
 
 
 if __name__ == "__main__":
