@@ -113,7 +113,7 @@ class Experiment:
     precision: Literal["float32", "bfloat16"] = "float32"  # of the model's products
     shard_optimizer: bool = False  # divide its state over the devices
     # how it is executed, see modules.policy; what suits the devices if "auto"
-    layout: Literal["auto", "channels", "lanes"] = "auto"
+    layout: Literal["auto", "channels", "lanes", "fused"] = "auto"
     window_tile: int | None = None
     remat: bool = False
 

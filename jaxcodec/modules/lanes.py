@@ -63,7 +63,7 @@ class Lanes:
             batch: examples.
             frames: latent frames of the batch.
         """
-        if policy.layout == "channels" or window % 2:
+        if policy.layout in ("channels", "fused") or window % 2:
             return None
         if not isinstance(batch, int) or not isinstance(frames, int):
             return None  # left open, in an export

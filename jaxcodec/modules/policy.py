@@ -4,7 +4,7 @@ import dataclasses
 
 __all__ = ["LAYOUTS", "Policy", "suited"]
 
-LAYOUTS = ("channels", "tiles", "lanes")
+LAYOUTS = ("channels", "tiles", "lanes", "fused")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,8 @@ class Policy:
     in the reference. `tiles`: windows last, one row of windows after the other, so that
     all intermediates stay in a CPU's cache; the de-patch goes row by row, too. `lanes`:
     windows and examples last, all at once, which fills the vector lanes of a TPU. See
-    `modules.lanes`; grids that a layout does not fit are computed channels last."""
+    `modules.lanes`. `fused`: channels last, and a block is one kernel of a GPU, see
+    `modules.gpu_block`. Grids that a layout does not fit are computed channels last."""
 
     block_search: bool = False
     """Look for the nearest codeword in two steps; see `quantizers.codebook`. On a CPU,
@@ -43,6 +44,9 @@ class Policy:
 
     remat: bool = False
     """Recompute a tile's intermediates in the backward pass instead of keeping them."""
+
+    interpret: bool = False
+    """Run the kernel of `fused` step by step on any device, slowly: for its tests."""
 
     @property
     def by_rows(self) -> bool:

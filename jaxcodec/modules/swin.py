@@ -6,7 +6,7 @@ import flax.linen as nn
 from einops import rearrange
 
 from jaxcodec.arrays import Array, Float
-from jaxcodec.modules import parameters, windows
+from jaxcodec.modules import gpu_block, parameters, windows
 from jaxcodec.modules.functions import dense, layer_norm
 from jaxcodec.modules.lane_blocks import norm_and_project, run_block
 from jaxcodec.modules.lanes import Lanes
@@ -52,7 +52,9 @@ class SwinBlock(nn.Module):
         """
         params = self._parameters(features.shape[-1 if lanes is None else 1])
         if lanes is None:
-            return windows.run_block(
+            fused = self.policy.layout == "fused"
+            run = gpu_block.run_block if fused else windows.run_block
+            return run(
                 params,
                 features,
                 present,
