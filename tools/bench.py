@@ -158,10 +158,14 @@ def h200(args: argparse.Namespace, document: Document) -> None:
     """
     args.deadline = time.monotonic() + args.limit
     twins, fast = ["torch", "torch-compile"], ["tf32", "bfloat16"]
+    both = [None, "fused"]
     plan: list[tuple[str, dict[str, Any]]] = [
         ("encode", {"batch": [64], "precision": fast, "peer": twins}),
         ("decode", {"batch": [64], "precision": fast, "peer": twins}),
         ("train", {"batch": [16], "precision": fast, "peer": twins}),
+        ("encode", {"batch": [64], "precision": fast, "layout": both}),
+        ("decode", {"batch": [64], "precision": fast, "layout": both}),
+        ("train", {"batch": [16], "precision": fast, "layout": both}),
         ("train", {"batch": [36, 64], "precision": ["bfloat16"]}),
         ("encode", {"batch": [1, 8, 256], "precision": ["tf32"]}),
         ("decode", {"batch": [1, 8, 256], "precision": ["tf32"]}),
@@ -173,6 +177,7 @@ def h200(args: argparse.Namespace, document: Document) -> None:
     for work, changes in plan:
         own = {"peer": [], "seconds": [USUAL[work][1]], **changes}
         if args.dry:
+            own["layout"] = [None]  # a kernel of a GPU cannot be tried
             own |= {"seconds": [0.4], "batch": [1]}
             own["precision"] = [
                 "float32" if p == "tf32" else p for p in own["precision"]

@@ -50,7 +50,7 @@ from tools.pod_compiler import (
     versions,
     write,
 )
-from tools.pod_gpu import GPUS
+from tools.pod_gpu import GPUS, target
 from tools.pod_sums import sum_table
 from tools.pod_table import chip_of, growth, table
 
@@ -114,7 +114,8 @@ def _compile_one(
     from tools.pod_parts import lower_part
 
     mesh = parallel.data_mesh(devices_of(topology))
-    lowered = lower_part(experiment, mesh, part, direction, batch)
+    with target(topology, mesh):
+        lowered = lower_part(experiment, mesh, part, direction, batch)
     tools = versions()
     key = key_of(lowered.as_text(), topology, tools)
     key += "-plan" if args.plan else ""

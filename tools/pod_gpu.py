@@ -5,10 +5,11 @@ all products are cuBLAS's. So bytes and memory are of a program much like the on
 would run, and there is no estimate of its time, only what the bandwidth allows.
 """
 
+import contextlib
 import importlib.util
 from typing import Any
 
-__all__ = ["GPUS", "OPTIONS", "devices_of"]
+__all__ = ["GPUS", "OPTIONS", "devices_of", "target"]
 
 # `xla.gpu.TargetConfig` as text. Source: NVIDIA's data sheet of the H200, and compute
 # capability 9.0 in the CUDA C++ programming guide
@@ -61,3 +62,12 @@ def devices_of(name: str) -> list[Any]:
         platform="cuda", topology_name="", target_config=GPUS[name], topology="1x1x1"
     )
     return list(found.devices)
+
+
+def target(topology: str, mesh: Any) -> contextlib.AbstractContextManager[Any]:
+    """In which kernels are written for the GPU of a mesh, if it is one."""
+    import jax
+
+    if topology not in GPUS:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)

@@ -56,11 +56,20 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def policy_of(experiment: Experiment, mesh: Mesh) -> Policy:
-    """How the experiment executes its model on the devices of a mesh."""
+    """How the experiment executes its model on the devices of a mesh.
+
+    Raises:
+        ValueError: its layout is not for these devices.
+    """
     if experiment.layout == "auto":
         platform = mesh.devices.flat[0].platform
         policy = suited(platform, True, mesh.size)
     else:
+        if experiment.layout == "fused" and mesh.size > 1:
+            raise ValueError(
+                f"layout 'fused' is for one GPU, as nothing divides its kernel, but "
+                f"there are {mesh.size} devices: use 'auto' or 'channels'."
+            )
         policy = Policy(layout=experiment.layout)
     return dataclasses.replace(
         policy,

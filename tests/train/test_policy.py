@@ -1,6 +1,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from jax.sharding import Mesh
 
 from jaxcodec import parallel
@@ -27,3 +28,11 @@ def test_many_devices_are_not_given_tiles():
     device = parallel.data_mesh().devices.flat[0]
     eight = Mesh(np.asarray([device] * 8), ("data",))
     assert policy_of(EXPERIMENT, eight) == Policy()
+
+
+def test_the_kernel_is_for_one_device():
+    device = parallel.data_mesh().devices.flat[0]
+    fused = dataclasses.replace(EXPERIMENT, layout="fused")
+    assert policy_of(fused, Mesh(np.asarray([device]), ("data",))).layout == "fused"
+    with pytest.raises(ValueError, match="for one GPU.*but there are 2 devices"):
+        policy_of(fused, Mesh(np.asarray([device] * 2), ("data",)))
