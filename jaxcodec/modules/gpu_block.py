@@ -43,16 +43,21 @@ class Tuning(NamedTuple):
     stages: int  # of loops, whose weights are fetched so many turns before
 
 
-def fits(shape: tuple[Any, ...], window: int, compute_dtype: str) -> bool:
+def fits(
+    shape: tuple[Any, ...], num_heads: int, window: int, compute_dtype: str
+) -> bool:
     """Whether the kernel computes a block; others are computed layer by layer.
 
     It does if whole windows make up a program, sizes are known, which an export may
     leave open, and the channels are not too many: weights, which every program reads
-    anew, would be more than what is saved.
+    anew, would be more than what is saved. Exact float32, without tensor cores, takes
+    more registers, too many for wide heads.
     """
     *sizes, channels = shape
     widest = 192 if compute_dtype == "bfloat16" else 96
     known = all(isinstance(size, int) for size in sizes)
+    if _exact(compute_dtype) and channels > 16 * num_heads:
+        return False
     return known and TOKENS % window**2 == 0 and channels <= widest
 
 
@@ -75,7 +80,7 @@ def run_block(
         ValueError: there is no GPU to run it.
     """
     block = Block(num_heads, window, shifted, policy)
-    if not fits(features.shape, window, policy.compute_dtype):
+    if not fits(features.shape, num_heads, window, policy.compute_dtype):
         return _plain(block, params, features, present)
     if not policy.interpret and (platform := _platform()) not in ("gpu", "cuda"):
         raise ValueError(
@@ -104,8 +109,8 @@ def _fused(block: Block, params: Any, features: Array, present: Array | None) ->
     height = high if halved else block.window
     shift = block.window // 2 if block.shifted else 0
     tokens = _tokens((high, wide), height, block.window, shift, present)
+    tuning = _tuning(channels, block.policy.compute_dtype)
     dtype = jnp.dtype(block.policy.compute_dtype)
-    tuning = _tuning(channels, dtype)
     weights = _packed(params, height * block.window, tuning.hidden, dtype)
     kernel = functools.partial(gpu_kernel.run, batch, high * wide, Columns(channels))
     rows = features.reshape(-1, channels)
@@ -130,12 +135,17 @@ _fused.defvjp(_forward, _backward)
 _once = jax.jit(_fused, static_argnums=0)
 
 
-def _tuning(channels: int, dtype: Any) -> Tuning:
-    """By the registers that XLA's compiler says an H200 would take."""
+def _exact(compute_dtype: str) -> bool:
+    """Whether products are to be float32 in full, as XLA makes them, too."""
     config: Any = jax.config
     asked = config.jax_default_matmul_precision
-    if dtype == jnp.float32 and asked in ("highest", "float32"):
-        return Tuning(16, 8, 1)  # sums without tensor cores hold more
+    return compute_dtype == "float32" and asked in ("highest", "float32")
+
+
+def _tuning(channels: int, compute_dtype: str) -> Tuning:
+    """By the registers that XLA's compiler says an H200 would take."""
+    if _exact(compute_dtype):
+        return Tuning(16, 8, 1)
     return Tuning(64, 4, 2) if channels <= 96 else Tuning(64, 8, 1)
 
 
@@ -155,7 +165,8 @@ def _tokens(
     if present is not None:
         exists = jnp.pad(present > 0, ((0, 0), missing[1]))
         label = label + 9 * exists[:, None, :, None].astype(jnp.int32)
-    return Tokens(place, cut(label).reshape(label.shape[0], -1))
+    # 16 and 17, of tokens that came around both ways, never share a window with 0 and 1
+    return Tokens(place, cut(label % LABELS).reshape(label.shape[0], -1))
 
 
 def _packed(params: Any, in_window: int, part: int, dtype: Any) -> Weights:

@@ -21,7 +21,7 @@ from jaxcodec.modules.windows import MASKED
 __all__ = ["LABELS", "TOKENS", "Columns", "Tokens", "Weights", "erf", "powers", "run"]
 
 TOKENS = 64  # of a program: what a tensor core takes at once
-LABELS = 32  # regions of a window, see `_tokens`, filled up
+LABELS = 16  # regions of a window, see `_tokens`, filled up
 # -log2(erfc(x)) / x from 0 to 4, a polynomial fitted to `math.erfc` such that the
 # greatest error of erf is smallest: 1.6e-8, and 1e-7 in float32
 _ERFC: tuple[float, ...] = (

@@ -106,12 +106,15 @@ def test_widths_are_cut_to_powers_of_two():
 
 
 def test_what_does_not_fit_is_computed_layer_by_layer(features, filled, monkeypatch):
-    def fits(channels, window=4, dtype="float32", batch=1):
-        return gpu_block.fits((batch, 4, 4, channels), window, dtype)
+    def fits(channels, window=4, dtype="float32", batch=1, heads=3):
+        return gpu_block.fits((batch, 4, 4, channels), heads, window, dtype)
 
     assert fits(96) and fits(192, dtype="bfloat16") and fits(6, 8)
     assert not fits(144) and not fits(384, dtype="bfloat16")
     assert not fits(6, 3) and not fits(6, 16)
+    with jax.default_matmul_precision("highest"):
+        assert fits(48) and fits(72, heads=6) and not fits(72)
+        assert fits(72, dtype="bfloat16")
     assert not fits(6, batch=jax.export.symbolic_shape("b")[0])  # left open
 
     grid = features(1, 6, 6, 6)
