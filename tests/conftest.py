@@ -48,6 +48,7 @@ LONG = (  # files of tests that take longest
     "models/test_codec",
     "train/test_adversarial",
     "modules/test_lanes",
+    "modules/test_gpu_block",
     "inference/test_chunked",
     "tests/test_pretrained",
     "data/test_pipeline",

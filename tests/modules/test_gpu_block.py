@@ -146,3 +146,20 @@ def test_products_are_as_exact_as_asked(features):
     assert "precision=(Precision.HIGHEST, Precision.HIGHEST)" in traced("highest")
     assert "precision=(Precision.HIGH, Precision.HIGH)" in traced("tensorfloat32")
     assert "HIGHEST" not in traced("tensorfloat32")
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_kernel_can_be_written_for_a_gpu(shifted, dtype):
+    """Of operations that Triton's Pallas has; XLA's compiler is not at hand here."""
+    device = jax.sharding.AbstractDevice("NVIDIA H200", 132, "gpu")
+    kind = (jax.sharding.AxisType.Auto,)
+    mesh = jax.sharding.AbstractMesh((1,), ("data",), kind, abstract_device=device)
+    policy = Policy(layout="fused", compute_dtype=dtype)
+    grid, present = jnp.zeros((2, 6, 19, 45)), jnp.ones((2, 19))
+    params = SwinBlock(3).init(jax.random.key(0), grid)
+    run = jax.jit(SwinBlock(3, shifted=shifted, policy=policy).apply)
+    with jax.sharding.use_abstract_mesh(mesh):
+        traced = run.trace(params, grid, present)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("__gpu$xla.gpu.triton") == 1

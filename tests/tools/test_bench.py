@@ -269,6 +269,21 @@ def test_every_command_has_a_model(monkeypatch):
         assert given.pop("model") == model
 
 
+def test_a_gpu_is_to_show_the_kernel_beside_the_plain_way(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        bench, "speed", lambda args, works, _: asked.append((*works, args.layout))
+    )
+    bench.measure(bench.arguments(["h200"]))
+    plain, both = [None], [None, "fused"]
+    works = ("encode", "decode", "train")
+    first = [(work, plain) for work in works] + [(work, both) for work in works]
+    assert asked[:6] == first
+    asked.clear()
+    bench.measure(bench.arguments(["h200", "--dry"]))  # no CPU can run it
+    assert asked[:3] == first[:3] and all(layout == plain for _, layout in asked)
+
+
 def results(**changes) -> dict:
     row = {
         "work": "encode",

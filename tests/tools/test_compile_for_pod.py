@@ -14,6 +14,7 @@ from jaxcodec import parallel
 from tests.micro import ABLATIONS, MICRO
 from tools.compile_for_pod import main
 from tools.pod_compiler import allocated, cached, dry, key_of, largest_fit
+from tools.pod_gpu import target
 from tools.pod_modules import SUMS, summands
 from tools.pod_parts import check_part, lower_part
 from tools.pod_sums import sum_table
@@ -261,6 +262,14 @@ def test_a_gpu_asks_for_its_compiler_and_has_no_plan(monkeypatch, capsys):
     assert f"install 'jax[cuda13]=={jax.__version__}'" in capsys.readouterr().err
     assert main([EXPERIMENT, "--topology", "v5e:4x4", "h200", "--plan"]) == 2
     assert "but h200 is a GPU" in capsys.readouterr().err
+
+
+def test_kernels_are_written_for_the_gpu_that_is_not_there():
+    mesh = parallel.data_mesh(jax.devices()[:1])
+    with target("h200", mesh):
+        assert jax.sharding.get_abstract_mesh() == mesh.abstract_mesh
+    with target("v5e:2x2", mesh):
+        assert jax.sharding.get_abstract_mesh() != mesh.abstract_mesh
 
 
 def test_of_a_gpu_there_are_kernels_and_bytes_but_no_time():
