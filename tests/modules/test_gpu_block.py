@@ -148,6 +148,7 @@ def test_products_are_as_exact_as_asked(features):
     assert "HIGHEST" not in traced("tensorfloat32")
 
 
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_kernel_can_be_written_for_a_gpu(shifted, dtype):
