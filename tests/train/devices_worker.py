@@ -6,9 +6,9 @@ From the end of pretraining on, discriminators train beside it.
     python -m tests.train.devices_worker many FOLDER ADDRESS PROCESS
 
 `one`: one process of eight devices trains on meshes of one and of eight, and goes on
-with the latter's checkpoint on one. `many`, after it: one of two processes of two, which
-train, too, and go on with the checkpoint of the eight. What they saw goes to FOLDER as
-`.npz`.
+with the latter's checkpoint on one. `many`, after it: one of two processes of two,
+which train, too, and go on with the checkpoint of the eight. What they saw goes to
+FOLDER as `.npz`.
 """
 
 import dataclasses
