@@ -32,3 +32,18 @@ def filled():
         return jax.tree.unflatten(tree, filled)
 
     return fill
+
+
+@pytest.fixture
+def same_with_gradients(features, close):
+    """Returns a function that compares two functions of the same arrays."""
+
+    def compare(ours, plain, *arrays, tolerance=1e-5):
+        made, undo = jax.vjp(ours, *arrays)
+        expected, undo_plain = jax.vjp(plain, *arrays)
+        close(made, expected, tolerance)
+        slope = features(*expected.shape)
+        for mine, other in zip(undo(slope), undo_plain(slope), strict=True):
+            close(mine, other, tolerance)
+
+    return compare
