@@ -153,7 +153,9 @@ def _summed(cells: Array, axis: int) -> list[Array]:
         cells: the first axis counts a token's cells, and one before and one behind.
         axis: of the neighbours.
     """
-    before, *own, behind = cells
+    # a split and no unpacking, whose gradient would be a padded array for each cell
+    parts = jax.lax.split(cells, (1,) * len(cells), axis=0)
+    before, *own, behind = (jnp.squeeze(part, 0) for part in parts)
     # what reaches over the edge of the grid is dropped
     own[0] = own[0] + _moved(behind, axis, 1)
     own[-1] = own[-1] + _moved(before, axis, -1)
