@@ -1,22 +1,28 @@
 """Many devices as one: the mesh, what goes where, and batches of all processes.
 
 Programs are written for the whole batch; `jax.jit` divides them by the shardings of
-their arguments (`data` is the axis of the batch). The same program runs on one device,
+their arguments (`data` is the axis of the batch). What treats examples one by one is
+given to every device for its own, see `on_shares`. The same program runs on one device,
 eight, or the hosts of a pod.
 """
 
+import contextlib
 import dataclasses
 import logging
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcodec.arrays import Array, PyTree, Shaped
+from jaxcodec.runtime import usable_cores
 
 __all__ = [
+    "BATCH_AXIS",
     "REPLICATED",
     "SHARDED_OPTIMIZER",
     "Rules",
@@ -24,15 +30,21 @@ __all__ = [
     "data_mesh",
     "global_batch",
     "is_main",
+    "on_shares",
     "place",
     "replicated",
+    "share_cores",
     "start_distributed",
     "tree_shardings",
 ]
 
 log = logging.getLogger(__name__)
 
+BATCH_AXIS = "data"  # of every mesh
+
 Rules = tuple[tuple[str, PartitionSpec], ...]  # pattern of the path, and where it goes
+
+MOST_SHARES = 8  # of one CPU: each has parameters of its own, and what belongs to them
 
 REPLICATED: Rules = ((".*", PartitionSpec()),)
 # what the optimizer keeps per parameter, one vector each (see optim.flat)
@@ -59,11 +71,45 @@ def start_distributed(cluster: Cluster) -> None:
     log.info("process %d of %d", jax.process_index(), jax.process_count())
 
 
+def share_cores(rows: int, devices: int | None = None) -> None:
+    """Makes of this process's CPU several devices, before JAX has started.
+
+    One program on many cores divides its large operations among them and leaves all but
+    one waiting at the small; a device per core has all of them at work on examples of
+    their own. Where JAX has already started or has been told a number of devices, it
+    keeps what it has, and so do accelerators.
+
+    Args:
+        rows: examples of a batch that are computed here.
+        devices: how many. None: one for every core, as far as their number divides
+            `rows`, and at most 8.
+
+    Raises:
+        ValueError: so many devices cannot share the rows evenly.
+        RuntimeError: JAX has already started with another number.
+    """
+    if devices is not None:
+        if rows % devices:
+            raise ValueError(
+                f"{rows} examples cannot be shared evenly among {devices} devices: "
+                "choose a number that divides them."
+            )
+        jax.config.update("jax_num_cpu_devices", devices)
+        return
+    told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if told or jax.config.values["jax_num_cpu_devices"] != -1:
+        return
+    most = min(usable_cores(), MOST_SHARES)
+    found = max(n for n in range(1, most + 1) if rows % n == 0)
+    with contextlib.suppress(RuntimeError):  # it has started
+        jax.config.update("jax_num_cpu_devices", found)
+
+
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with the one axis `data`, over all devices of all processes."""
     devices = jax.devices() if devices is None else devices
     # Explicit axes, the default of jax.make_mesh, would refuse reshapes into windows
-    return Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
+    return Mesh(np.asarray(devices), (BATCH_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -73,7 +119,43 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The first axis divided over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
+
+
+def on_shares(
+    function: Callable[..., Any],
+    mesh: Mesh,
+    takes: Sequence[bool],
+    gives: bool | tuple[bool, ...],
+) -> Callable[..., Any]:
+    """A function of a batch that every device runs on its own examples.
+
+    `jax.jit` divides a program operation by operation, and some badly or not at all: a
+    loop over rows that hold all examples, FFTs, the kernel of a GPU. Here each device
+    runs the program of a batch that is as large as its share, and gradients of what all
+    devices have are summed up. On one device it is the function itself.
+
+    Args:
+        function: computes examples one by one; what is to hold for the batch, such as
+            its mean, it has to collect over `BATCH_AXIS` by itself.
+        mesh: the devices.
+        takes: of each argument, whether its arrays have examples on the first axis;
+            other arguments are the same everywhere.
+        gives: the same of what it returns, or of each entry of the tuple.
+    """
+    if mesh.size == 1:
+        return function
+
+    def spec(of_examples: bool) -> PartitionSpec:
+        return PartitionSpec(BATCH_AXIS) if of_examples else PartitionSpec()
+
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=tuple(map(spec, takes)),
+        out_specs=spec(gives) if isinstance(gives, bool) else tuple(map(spec, gives)),
+        check_vma=False,  # loops begin with zeros, which it would take for the same
+    )
 
 
 def tree_shardings(tree: PyTree, mesh: Mesh | AbstractMesh, rules: Rules) -> PyTree:

@@ -15,6 +15,7 @@ __all__ = [
     "give_back",
     "prepare",
     "restart_tuned",
+    "usable_cores",
 ]
 
 # sums of products come out wrong or the process dies, on CPUs (jax-ml/jax#39103,
@@ -56,6 +57,13 @@ def check_jaxlib(version: str | None = None) -> None:
             "install another version, for example: pip install "
             f"'jax>=0.10.1,!={',!='.join(BROKEN_JAXLIB)}'"
         )
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, as the pools of XLA count them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def cache_folder() -> Path:

@@ -109,3 +109,14 @@ def test_memory_stays_with_a_tuned_process_until_it_is_given_back():
     assert done.returncode == 0, done.stderr
     freed, left = map(int, done.stdout.split())
     assert freed > 300 and left < 50, (freed, left)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot pin")
+def test_cores_are_those_that_the_process_may_use():
+    mine = os.sched_getaffinity(0)
+    assert runtime.usable_cores() == len(mine)
+    try:
+        os.sched_setaffinity(0, {min(mine)})
+        assert runtime.usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, mine)

@@ -77,6 +77,14 @@ def train(
         int,
         typer.Option(min=0, help="Processes that do; each takes seconds to start."),
     ] = 0,
+    cpu_devices: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Devices that a CPU is divided into, each with its own examples of a "
+            "batch; by default up to 8, one per core.",
+        ),
+    ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events for TensorBoard, too.")
     ] = False,
@@ -126,6 +134,10 @@ def train(
     if joined:
         cluster = parallel.Cluster(coordinator, num_processes, process_id)
         parallel.start_distributed(cluster)
+    try:
+        _share(chosen, cpu_devices, joined)
+    except (ValueError, RuntimeError) as error:
+        misuse(f"--cpu-devices {cpu_devices}: {error}")
     if release and parallel.is_main():
         say(f"starts from {release.name} ({release.fingerprint.hex()}){note}.")
     from jaxcodec.train.loop import Options
@@ -154,6 +166,14 @@ def train(
         except (OSError, ValueError, FloatingPointError, ImportError) as error:
             say(f"error: {' '.join(str(error).split())}")
             raise typer.Exit(1) from error
+
+
+def _share(experiment: "Experiment", devices: int | None, joined: bool) -> None:
+    """Divides a CPU; of several processes only if asked, who may share a machine."""
+    from jaxcodec import parallel
+
+    if devices is not None or not joined:
+        parallel.share_cores(experiment.schedule.batch_size, devices)
 
 
 def _run(

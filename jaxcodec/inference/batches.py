@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcodec.runtime import give_back
+from jaxcodec.runtime import give_back, usable_cores
 
-__all__ = ["Batches", "calls_at_once", "usable_cores"]
+__all__ = ["Batches", "calls_at_once"]
 
 MOST_CALLS = 4  # each needs memory of its own
 TIDY = 64  # calls after which memory that is free is given back
@@ -26,13 +25,6 @@ def calls_at_once() -> int:
     if jax.default_backend() != "cpu":
         return 2  # one is computed, the other fetched
     return min(usable_cores(), MOST_CALLS)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, as the pools of XLA count them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True)

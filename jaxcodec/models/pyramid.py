@@ -58,7 +58,8 @@ def _stage(config: PyramidConfig, policy: Policy) -> Callable[..., nn.Module]:
     def conv(heads: int, channels: int | None, up: bool, name: str) -> nn.Module:
         if channels is None:
             return SameConv(config.kernel, name=name)
-        return ConvStage(channels, up, config.depth, config.kernel, name=name)
+        given = channels, up, config.depth, config.kernel, policy.batch_axis
+        return ConvStage(*given, name=name)
 
     return conv
 

@@ -17,14 +17,16 @@ class BatchNorm(nn.Module):
     """Normalises channels by statistics of the batch, or by their running averages.
 
     Linen's own layer averages the biased variance; this one averages the unbiased
-    variance, as PyTorch does, so that statistics carry over both ways. Under `jit` the
-    statistics are those of the global batch, on any number of devices.
+    variance, as PyTorch does, so that statistics carry over both ways. They are those
+    of the whole batch on any number of devices: under `jit` by itself, and where each
+    device runs the model on its own examples over `axis`.
 
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167.
     """
 
     momentum: float = 0.1  # weight of the newest batch in the running averages
     epsilon: float = 1e-5
+    axis: str | None = None
 
     @nn.compact
     def __call__(
@@ -41,16 +43,20 @@ class BatchNorm(nn.Module):
             )
             return normed * scale + bias
         axes = (0, 1, 2)
-        batch_mean = jnp.mean(features, axes)
+        batch_mean = self._over_devices(jnp.mean(features, axes))
         centred = features - batch_mean
-        batch_variance = jnp.mean(jnp.square(centred), axes)
+        batch_variance = self._over_devices(jnp.mean(jnp.square(centred), axes))
         if not self.is_initializing():
-            count = features.size // channels
+            devices = 1 if self.axis is None else jax.lax.axis_size(self.axis)
+            count = devices * (features.size // channels)
             unbiased = batch_variance * (count / max(count - 1, 1))
             keep = 1 - self.momentum
             mean.value = keep * mean.value + self.momentum * batch_mean
             variance.value = keep * variance.value + self.momentum * unbiased
         return centred * jax.lax.rsqrt(batch_variance + self.epsilon) * scale + bias
+
+    def _over_devices(self, mean: Float[Array, "c"]) -> Float[Array, "c"]:
+        return mean if self.axis is None else jax.lax.pmean(mean, self.axis)
 
 
 class PReLU(nn.Module):
@@ -126,6 +132,7 @@ class ConvUnit(nn.Module):
     """Two convolutions, each with batch norm and PReLU, beside a residual."""
 
     kernel: Sequence[int] = (5, 2)
+    batch_axis: str | None = None
 
     @nn.compact
     def __call__(
@@ -140,7 +147,8 @@ class ConvUnit(nn.Module):
             hidden = CausalConv(channels, self.kernel, name=f"conv_{i}")(
                 hidden, present
             )
-            hidden = BatchNorm(name=f"norm_{i}")(hidden, train)
+            norm = BatchNorm(axis=self.batch_axis, name=f"norm_{i}")
+            hidden = norm(hidden, train)
             hidden = PReLU(name=f"act_{i}")(hidden)
         return features + hidden
 
@@ -152,6 +160,7 @@ class ConvStage(nn.Module):
     up: bool  # double (True) or halve (False) the frequency axis
     depth: int = 1
     kernel: Sequence[int] = (5, 2)
+    batch_axis: str | None = None  # see `Policy`
 
     @nn.compact
     def __call__(
@@ -163,7 +172,7 @@ class ConvStage(nn.Module):
     ) -> Float[Array, "b f2 t d"]:
         del lanes  # convolutions are channels last
         for i in range(self.depth):
-            unit = ConvUnit(self.kernel, name=f"unit_{i}")
+            unit = ConvUnit(self.kernel, self.batch_axis, name=f"unit_{i}")
             features = unit(features, present, train)
         if self.up:
             scaled = UpConv(self.channels, self.kernel, name="scale")(features, present)
@@ -171,4 +180,5 @@ class ConvStage(nn.Module):
             scaled = CausalConv(self.channels, self.kernel, stride=2, name="scale")(
                 features, present
             )
-        return PReLU(name="act")(BatchNorm(name="norm")(scaled, train))
+        norm = BatchNorm(axis=self.batch_axis, name="norm")
+        return PReLU(name="act")(norm(scaled, train))

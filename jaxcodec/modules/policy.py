@@ -45,6 +45,10 @@ class Policy:
     remat: bool = False
     """Recompute a tile's intermediates in the backward pass instead of keeping them."""
 
+    batch_axis: str | None = None
+    """The axis of devices that examples are divided over, in a function that each runs
+    on its own (`parallel.on_shares`): statistics of a batch are taken over all."""
+
     interpret: bool = False
     """Run the kernel of `fused` step by step on any device, slowly: for its tests."""
 
@@ -70,7 +74,7 @@ class Policy:
             )
 
 
-def suited(platform: str, training: bool = False, num_devices: int = 1) -> Policy:
+def suited(platform: str, training: bool = False) -> Policy:
     """The fastest policy that was found for a kind of device, in float32.
 
     Measured on CPUs, estimated by the compiler for TPUs; on a GPU nothing but the plain
@@ -79,14 +83,11 @@ def suited(platform: str, training: bool = False, num_devices: int = 1) -> Polic
     Args:
         platform: "cpu", "gpu", "tpu", as JAX calls them.
         training: whether gradients are taken.
-        num_devices: among which a batch is divided.
     """
     if platform == "tpu":
         return Policy(layout="lanes")
     if platform != "cpu":
         return Policy()
-    if training and num_devices > 1:
-        return Policy()  # tiles would be cut across the devices
     tiles = Policy(layout="tiles", block_search=True)
     if training:  # grids that no row of windows fits are cut to tiles of 64
         return dataclasses.replace(tiles, window_tile=64, remat=True)

@@ -1,7 +1,5 @@
 """The compiled programs of a run: start, step, and care of the codebooks."""
 
-import dataclasses
-import logging
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -32,8 +30,6 @@ from jaxcodec.train.step import (
 )
 
 __all__ = ["Batches", "Programs"]
-
-log = logging.getLogger(__name__)
 
 # for a program that runs once: drawing the parameters of ESC-Base takes one core 1.2 s,
 # behind 28 s to compile it; compiled as well as XLA can, 0.3 s behind 48
@@ -78,11 +74,6 @@ class Programs:
         adversary: Adversary | None = None,
         make_tx: Callable[..., optax.GradientTransformationExtraArgs] = make_optimizer,
     ):
-        if mesh.size > 1 and experiment.objective.dft == "fft":
-            # XLA does not divide a batch of FFTs: every device would get all of it
-            log.info("several devices: losses use matmuls instead of FFTs")
-            objective = dataclasses.replace(experiment.objective, dft="matmul")
-            experiment = dataclasses.replace(experiment, objective=objective)
         self.experiment, self.mesh = experiment, mesh
         self.codec = build(experiment.model, policy_of(experiment, mesh))
         same = parallel.replicated(mesh)
@@ -107,7 +98,7 @@ class Programs:
         )
         rows = parallel.batch_sharding(mesh)
         self.step = jax.jit(
-            make_train_step(experiment, self.codec, tx, adversary),
+            make_train_step(experiment, self.codec, tx, adversary, mesh),
             in_shardings=(self.shardings, rows),
             out_shardings=(self.shardings, same),
             donate_argnums=0,
@@ -119,6 +110,7 @@ class Programs:
             return made.latents
 
         # every device gets all latents: what is drawn from them is drawn once
+        latents = parallel.on_shares(latents, mesh, (False, False, True), True)
         self._latents = jax.jit(latents, out_shardings=same)
         self._with_params = jax.jit(
             _with_params, out_shardings=self.shardings, donate_argnums=0

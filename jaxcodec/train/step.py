@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from jaxcodec import parallel
 from jaxcodec.arrays import Array, Bool, Float, Int, Key, PyTree
 from jaxcodec.experiment import Experiment
 from jaxcodec.losses.reconstruction import (
@@ -56,20 +57,10 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def policy_of(experiment: Experiment, mesh: Mesh) -> Policy:
-    """How the experiment executes its model on the devices of a mesh.
-
-    Raises:
-        ValueError: its layout is not for these devices.
-    """
+    """How the experiment executes its model on the devices of a mesh."""
     if experiment.layout == "auto":
-        platform = mesh.devices.flat[0].platform
-        policy = suited(platform, True, mesh.size)
+        policy = suited(mesh.devices.flat[0].platform, training=True)
     else:
-        if experiment.layout == "fused" and mesh.size > 1:
-            raise ValueError(
-                f"layout 'fused' is for one GPU, as nothing divides its kernel, but "
-                f"there are {mesh.size} devices: use 'auto' or 'channels'."
-            )
         policy = Policy(layout=experiment.layout)
     return dataclasses.replace(
         policy,
@@ -169,13 +160,55 @@ def make_train_step(
     codec: nn.Module,
     tx: optax.GradientTransformationExtraArgs,
     adversary: Adversary | None = None,
+    mesh: Mesh | None = None,
 ):
     """Returns a pure `(state, waveform) -> (state, metrics)`; jit it outside.
 
     The phase is `state.step >= pretrain_steps`, never a second program.
+
+    Args:
+        experiment: its schedule, and how losses are weighted.
+        codec: to be trained.
+        tx: the optimizer.
+        adversary: trained losses.
+        mesh: the devices; each computes its own examples. None: one, or as `jax.jit`
+            divides the step.
     """
     plan, weights = experiment.schedule, experiment.objective
     config: CodecConfig = experiment.model
+    if mesh is not None and mesh.size > 1:
+        policy: Policy = codec.policy  # type: ignore[attr-defined]
+        apart = dataclasses.replace(policy, batch_axis=parallel.BATCH_AXIS)
+        codec = codec.clone(policy=apart)  # type: ignore[call-arg]
+
+    def compute(
+        variables: PyTree,
+        waveform: Float[Array, "b n"],
+        num_streams: Int[Array, "b"],
+        pretraining: Bool[Array, ""],
+    ) -> tuple[CodecOutput, dict[str, Float[Array, "b"]], PyTree]:
+        """What the codec makes, the losses of each example, and batch statistics."""
+        made, updated = codec.apply(
+            variables,
+            waveform,
+            num_streams,
+            bypass=pretraining,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        target = waveform[:, : made.waveform.shape[-1]]
+        losses = {
+            "mel": mel_loss(target, made.waveform, config.sample_rate, dft=weights.dft),
+            "stft": power_law_loss(made.target_spectrum, made.spectrum),
+            "compressed": compressed_loss(made.target_spectrum, made.spectrum),
+            "codebook": made.codebook_loss,
+            "commitment": made.commitment_loss,
+        }
+        return made, losses, updated.get("batch_stats", {})
+
+    if mesh is not None:
+        takes, gives = (False, True, True, False), (True, True, False)
+        compute = parallel.on_shares(compute, mesh, takes, gives)
 
     def train_step(state: TrainState, waveform: Float[Array, "b n"]):
         key = jax.random.fold_in(state.key, state.step)
@@ -190,33 +223,20 @@ def make_train_step(
         num_streams = jnp.where(pretraining, config.max_streams, drawn)
 
         def loss_fn(params: PyTree):
-            made, updated = codec.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                waveform,
-                num_streams,
-                bypass=pretraining,
-                train=True,
-                mutable=["batch_stats"],
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            made, losses, batch_stats = compute(
+                variables, waveform, num_streams, pretraining
             )
-            target = waveform[:, : made.waveform.shape[-1]]
-            losses = {
-                "mel": mel_loss(
-                    target, made.waveform, config.sample_rate, dft=weights.dft
-                ),
-                "stft": power_law_loss(made.target_spectrum, made.spectrum),
-                "compressed": compressed_loss(made.target_spectrum, made.spectrum),
-                "codebook": made.codebook_loss,
-                "commitment": made.commitment_loss,
-            }
             means = {name: jnp.mean(loss) for name, loss in losses.items()}
             total = sum(getattr(weights, name) * mean for name, mean in means.items())
             rival = state.adversary
             if adversary:
+                target = waveform[:, : made.waveform.shape[-1]]
                 rival, loss, found = adversary.play(
                     rival, target, made.waveform, ~pretraining
                 )
                 total, means = total + loss, means | found
-            return total, (means, made, updated.get("batch_stats", {}), rival)
+            return total, (means, made, batch_stats, rival)
 
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (total, (metrics, made, batch_stats, rival)), grads = grad_fn(state.params)

@@ -107,6 +107,7 @@ def _check_release(out, folder):
         (["missing.py"], 2, "there is no experiment file 'missing.py'"),
         ([SMOKE, "--set", "schedule.lr=1"], 2, "there is no setting 'schedule.lr'"),
         ([__file__], 2, "has no function experiment()"),
+        ([SMOKE, "--cpu-devices", "3"], 2, "2 examples cannot be shared evenly among"),
         ([SMOKE], 1, "no audio below nowhere"),
         ([SMOKE, "--from", "nobody"], 2, "there is no model 'nobody': give the name"),
         (

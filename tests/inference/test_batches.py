@@ -1,6 +1,5 @@
 """Chunks computed side by side: same results, same order, no more ahead than needed."""
 
-import os
 import threading
 
 import jax.numpy as jnp
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcodec.inference import batches
-from jaxcodec.inference.batches import Batches, usable_cores
+from jaxcodec.inference.batches import Batches
 from jaxcodec.inference.traced import Traced
 
 PATIENCE = 20  # seconds
@@ -138,14 +137,3 @@ def test_memory_is_given_back_now_and_then_over_all_runs(monkeypatch):
     for _ in range(3):  # short recordings
         assert len(list(many.run(items([1] * 50), lambda rows: rows))) == 50
     assert len(given) == 150 // batches.TIDY
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot pin")
-def test_cores_are_those_that_the_process_may_use():
-    mine = os.sched_getaffinity(0)
-    assert usable_cores() == len(mine)
-    try:
-        os.sched_setaffinity(0, {min(mine)})
-        assert usable_cores() == 1
-    finally:
-        os.sched_setaffinity(0, mine)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from jaxcodec.bitstream import ContainerError, ProbabilityTables
-from jaxcodec.inference.batches import Batches, usable_cores
+from jaxcodec.inference.batches import Batches
 from jaxcodec.inference.codec import Codec
 from jaxcodec.metrics.codes import code_counts
 from jaxcodec.models.named import build
 from jaxcodec.modules.policy import Policy, suited
+from jaxcodec.runtime import usable_cores
 from tests.micro import MICRO, variables
 
 RATE = MICRO.sample_rate

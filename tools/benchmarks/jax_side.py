@@ -22,11 +22,12 @@ import numpy as np
 
 from jaxcodec import parallel
 from jaxcodec.experiment import Experiment, Objective, Schedule
-from jaxcodec.inference.batches import Batches, calls_at_once, usable_cores
+from jaxcodec.inference.batches import Batches, calls_at_once
 from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_codes
 from jaxcodec.inference.codec import CHUNK_CODES
 from jaxcodec.models.named import build, config_from_dict
 from jaxcodec.modules.policy import Policy, suited
+from jaxcodec.runtime import usable_cores
 from jaxcodec.train.step import init_state, make_optimizer, make_train_step
 from tools.benchmarks.make import read_variables
 from tools.benchmarks.order import (
@@ -66,6 +67,8 @@ def prepare(order: Order) -> Prepared:
     Raises:
         ValueError: the device or the model cannot do it.
     """
+    if order.work == "train":
+        parallel.share_cores(order.batch)  # as the command does
     platform = jax.default_backend()
     _set_precision(order.precision, platform)
     mesh = parallel.data_mesh()
@@ -93,9 +96,11 @@ def prepare(order: Order) -> Prepared:
     def count() -> dict[str, Any]:
         plain = dataclasses.replace(policy, **PLAIN)
         program = lowered
-        if plain != policy or job.pieces is not None:
-            whole = _training if order.work == "train" else _whole
-            usual = whole(order, plain, mesh)
+        if plain != policy or job.pieces is not None or mesh.size > 1:
+            if order.work == "train":
+                usual = _training(order, plain, mesh, apart=False)
+            else:
+                usual = _whole(order, plain, mesh)
             program = usual.function.lower(*usual.arguments)
         calls = 1 if job.pieces is None else sum(1 for _ in job.pieces.inputs())
         moved = _bytes(compiled)["bytes"]
@@ -130,11 +135,7 @@ def policy_of(order: Order) -> Policy:
     """
     dtype = "bfloat16" if order.precision == "bfloat16" else "float32"
     if order.layout is None:
-        suits = suited(
-            jax.default_backend(),
-            order.work == "train",
-            jax.device_count(),
-        )
+        suits = suited(jax.default_backend(), order.work == "train")
         return dataclasses.replace(
             suits, compute_dtype=dtype, remat=order.remat or suits.remat
         )
@@ -252,15 +253,20 @@ def _on_one_cpu(order: Order) -> bool:
     return on_one and order.work != "train"
 
 
-def _training(order: Order, policy: Policy, mesh: jax.sharding.Mesh) -> Job:
-    """The whole step of a run after pretraining, every stream in use."""
+def _training(
+    order: Order, policy: Policy, mesh: jax.sharding.Mesh, apart: bool = True
+) -> Job:
+    """The whole step of a run after pretraining, every stream in use.
+
+    Devices compute their examples `apart`, as runs do; else it is one program of all.
+    """
     config = config_from_dict(order.config())
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     experiment = Experiment(
         name="bench",
         model=config,
         # as runs do: FFTs on a CPU, matmuls elsewhere
-        objective=Objective(dft="fft" if on_cpu and mesh.size == 1 else "matmul"),
+        objective=Objective(dft="fft" if on_cpu else "matmul"),
         schedule=Schedule(
             steps=1_000_000,
             pretrain_steps=0,
@@ -277,7 +283,7 @@ def _training(order: Order, policy: Policy, mesh: jax.sharding.Mesh) -> Job:
     codec, tx = build(config, policy), make_optimizer(experiment)
     same, rows = parallel.replicated(mesh), parallel.batch_sharding(mesh)
     step = jax.jit(
-        make_train_step(experiment, codec, tx),
+        make_train_step(experiment, codec, tx, mesh=mesh if apart else None),
         in_shardings=(same, rows),
         out_shardings=same,
         donate_argnums=0,

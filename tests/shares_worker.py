@@ -1,0 +1,114 @@
+"""Modules on two devices, each with its own examples, and on one.
+
+    python -m tests.shares_worker  # a process of its own
+
+Prints, as JSON, how far values and gradients are apart, relative to their peaks.
+"""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+
+from jaxcodec import parallel
+from jaxcodec.experiment import Experiment, Objective, Schedule
+from jaxcodec.modules.conv import ConvStage
+from jaxcodec.modules.policy import Policy
+from jaxcodec.modules.swin import SwinBlock
+from jaxcodec.optim.averaging import average_parameters
+from jaxcodec.optim.flat import flat
+from jaxcodec.optim.guard import skip_non_finite
+from jaxcodec.train.programs import Programs
+from tests.micro import SHORT, drawn
+
+BATCH, GRID = 4, (6, 8, 6)  # examples, and the grid of each
+
+
+def far(a, b) -> float:
+    return float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))) if b.size else 0.0
+
+
+def apart(mine, plain, mesh: jax.sharding.Mesh, train: bool) -> float:
+    """The largest difference of `mine` on shares from `plain` on the whole batch."""
+    grid = jax.random.normal(jax.random.key(1), (BATCH, *GRID))
+    mask = (jnp.arange(GRID[1]) < GRID[1] - 2).astype(jnp.float32)
+    present = jnp.broadcast_to(mask, (BATCH, GRID[1])).at[1].set(1.0)
+    variables = plain.init(jax.random.key(0), grid)
+    # biases, too, and nothing that is the same everywhere
+    variables = jax.tree.map(
+        lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape),
+        variables,
+    )
+
+    def run(module, divided: bool):
+        def compute(variables, grid, present):
+            if not train:
+                return module.apply(variables, grid, present), {}
+            given = variables, grid, present, True
+            return module.apply(*given, mutable=["batch_stats"])
+
+        if divided:
+            takes, gives = (False, True, True), (True, False)
+            compute = parallel.on_shares(compute, mesh, takes, gives)
+
+        def energy(variables, grid):
+            made, updated = compute(variables, grid, present)
+            return jnp.sum(jnp.sin(made)), (made, updated)
+
+        slopes = jax.jit(jax.grad(energy, (0, 1), has_aux=True))
+        gradients, (made, updated) = slopes(variables, grid)
+        return [ravel_pytree(found)[0] for found in (made, updated, *gradients)]
+
+    return max(map(far, run(mine, True), run(plain, False)))
+
+
+def step_apart() -> float:
+    """How far a step of a codec with batch statistics is from that of one device."""
+    config = dataclasses.replace(SHORT, backbone="conv")
+    plan = Schedule(steps=2, pretrain_steps=0, batch_size=BATCH, clip_code_frames=60)
+    loss = Objective(stft=0.0, dft="fft")  # no steep gradients at zeros
+    experiment = Experiment(name="conv", model=config, objective=loss, schedule=plan)
+    rng = np.random.default_rng(0)
+    waveform = rng.normal(size=(BATCH, config.clip_samples(60))).astype(np.float32)
+
+    def plain(experiment, whole):  # Adam would hide a gradient that is too big
+        tx = optax.chain(optax.sgd(1.0), average_parameters(0.9))
+        return flat(lambda layout: skip_non_finite(tx), whole=whole)
+
+    def run(devices) -> jax.Array:
+        mesh = parallel.data_mesh(devices)
+        programs = Programs(experiment, mesh, make_tx=plain)
+        state = jax.jit(programs.init, out_shardings=programs.shardings)()
+        weights = drawn(config)
+        given = programs._replace(state, weights["params"], weights["batch_stats"])
+        before, _ = ravel_pytree(jax.tree.map(np.asarray, given.params))
+        state, _ = programs.step(given, parallel.global_batch(waveform, mesh))
+        after, _ = ravel_pytree(jax.tree.map(np.asarray, state.params))
+        statistics, _ = ravel_pytree(jax.tree.map(np.asarray, state.batch_stats))
+        return [after - before, statistics]
+
+    return max(map(far, run(None), run(jax.devices()[:1])))
+
+
+def main() -> None:
+    parallel.share_cores(BATCH, 2)
+    mesh = parallel.data_mesh()
+    fused = SwinBlock(2, shifted=True, policy=Policy(layout="fused", interpret=True))
+    joined = ConvStage(5, up=False, batch_axis=parallel.BATCH_AXIS)
+    conv = ConvStage(5, up=False)
+    found = {
+        "devices": mesh.size,
+        "fused": apart(fused, SwinBlock(2, shifted=True), mesh, train=False),
+        "statistics": apart(joined, conv, mesh, train=True),
+        "step": step_apart(),
+        "statistics of shares": apart(conv, conv, mesh, train=True),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
