@@ -56,22 +56,11 @@ def drawn(config=MICRO, seed: int = 0):
 
     def draw(path, leaf):
         values = rng.normal(size=leaf.shape)
-        values /= max(np.prod(leaf.shape[:-1]), 4) ** 0.5  # keeps features' size
+        codebook = path[-1].key == "codebook"  # its entries are features, not weights
+        summed = leaf.shape[-1] if codebook else max(np.prod(leaf.shape[:-1]), 4)
+        values /= summed**0.5  # keeps features' size
         if path[-1].key == "var":
             values = 1 + np.abs(values)
         return values.astype(np.float32)
 
     return jax.tree.map_with_path(draw, shapes)
-
-
-def variables(config=MICRO, seed: int = 0):
-    """Random weights, with position tables and biases that are not trivial."""
-    init = jax.jit(build(config).init)
-    made = init(jax.random.key(seed), jnp.zeros((1, config.clip_samples(4))))
-    leaves, tree = jax.tree.flatten(made)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    noisy = [
-        leaf + 0.2 * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(tree, noisy)

@@ -10,7 +10,7 @@ from jaxcodec.evaluate.models import describe_model, find_models
 from jaxcodec.evaluate.store import Store
 from jaxcodec.experiment import Experiment, Origin, Schedule
 from jaxcodec.export.weights import save_release
-from tests.micro import MICRO, variables
+from tests.micro import MICRO, drawn
 from tests.toys import voice, write_corpus
 
 SIZES = {"chunk_codes": 16, "batch_size": 3}  # programs of other tests
@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
     """Two models of the same name, one of which tells how it was trained."""
     folder = tmp_path_factory.mktemp("models")
     for seed in range(2):
-        save_release(folder / f"run{seed}", "micro", MICRO, variables(seed=seed), None)
+        save_release(folder / f"run{seed}", "micro", MICRO, drawn(seed=seed), None)
     plan = Schedule(steps=9, pretrain_steps=3, batch_size=1, clip_code_frames=4)
     experiment = Experiment(name="micro", model=MICRO, schedule=plan)
     text = json.dumps(dataclasses.asdict(experiment))

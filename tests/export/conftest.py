@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
@@ -10,7 +9,7 @@ from jaxcodec.bitstream import ProbabilityTables
 from jaxcodec.export import bundle
 from jaxcodec.export.weights import load_release, save_release
 from jaxcodec.inference.codec import Codec
-from tests.micro import MICRO, variables
+from tests.micro import MICRO, drawn
 
 # browsers read audio at no lower rate
 CONFIG = dataclasses.replace(MICRO, sample_rate=8_000)
@@ -24,7 +23,7 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx")
     counts = np.random.default_rng(0).integers(0, 99, size=(3, 3, 16))
     tables = ProbabilityTables.from_counts(counts)
-    weights = jax.tree.map(np.asarray, variables(CONFIG))
+    weights = drawn(CONFIG)
     mark = save_release(folder / "in", "micro", CONFIG, weights, tables)
     report = bundle.export_model(
         load_release(folder / "in"), "onnx", folder / "out", chunk_codes=32

@@ -18,7 +18,7 @@ from jaxcodec.export.weights import Release, load_release, save_release
 from jaxcodec.models.configs import ESCConfig
 from jaxcodec.models.named import build
 from jaxcodec.quantizers.codebook import nearest
-from tests.micro import ABLATIONS, MICRO, variables
+from tests.micro import ABLATIONS, MICRO, drawn
 
 # without the package: what a user has who was only sent the folder
 STRANGER = """
@@ -53,7 +53,7 @@ def micro(tmp_path_factory):
     folder = tmp_path_factory.mktemp("micro")
     counts = np.random.default_rng(0).integers(0, 99, size=(3, 3, 16))
     tables = ProbabilityTables.from_counts(counts)
-    made = jax.tree.map(np.asarray, variables())
+    made = drawn()
     save_release(folder, "micro", MICRO, made, tables)
     return load_release(folder)
 
@@ -148,7 +148,7 @@ def test_stablehlo_runs_without_us(micro, tmp_path):
 
 def test_ablations_run_as_stablehlo(tmp_path):
     """Convolutions with their statistics, and residual VQ."""
-    made = jax.tree.map(np.asarray, variables(ABLATIONS["rvq_conv"]))
+    made = drawn(ABLATIONS["rvq_conv"])
     save_release(tmp_path / "in", "ablation", ABLATIONS["rvq_conv"], made, None)
     report = bundle.export_model(
         load_release(tmp_path / "in"), "stablehlo", tmp_path / "out", chunk_codes=32
@@ -160,7 +160,7 @@ def test_ablations_run_as_stablehlo(tmp_path):
 @pytest.mark.parametrize("config", [MICRO, ABLATIONS["rvq_conv"]], ids=["esc", "rvq"])
 def test_margins_are_those_of_the_codes(config, monkeypatch):
     """The searches that are measured choose the model's codes."""
-    made = jax.tree.map(np.asarray, variables(config))
+    made = drawn(config)
     release = Release("any", config, made, None, bytes(8))
     manifest = bundle._manifest(bundle._plan(release, "safetensors", "fp32", None, 32))
     model = (manifest, config, made)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import soundfile
@@ -15,7 +14,7 @@ from jaxcodec.bitstream import ContainerError, write_bytes
 from jaxcodec.export import bundle, onnx_codec
 from jaxcodec.export.weights import load_release, save_release
 from jaxcodec.inference.codec import Codec
-from tests.micro import ABLATIONS, variables
+from tests.micro import ABLATIONS, drawn
 
 ROOT = Path(__file__).parents[2]
 RATE = 8_000
@@ -96,7 +95,7 @@ def test_int8_weights_stay_small(exported, tmp_path):
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_ablations(name, tmp_path):
     pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: extra onnx")
-    weights = jax.tree.map(np.asarray, variables(ABLATIONS[name]))
+    weights = drawn(ABLATIONS[name])
     save_release(tmp_path / "in", name, ABLATIONS[name], weights, None)
     report = bundle.export_model(
         load_release(tmp_path / "in"), "onnx", tmp_path / "out", chunk_codes=32

@@ -1,6 +1,5 @@
 """The NumPy side of an export codes and decodes just as `Codec` does."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -9,7 +8,7 @@ from jaxcodec.export import bundle, check
 from jaxcodec.export.portable import Portable
 from jaxcodec.export.weights import Release
 from jaxcodec.inference.codec import Codec
-from tests.micro import MICRO, variables
+from tests.micro import MICRO, drawn
 
 MARK = bytes(range(8))
 
@@ -19,7 +18,7 @@ def both():
     """A codec, and the same model as a foreign runtime would give it."""
     counts = np.random.default_rng(0).integers(0, 99, size=(3, 3, 16))
     tables = ProbabilityTables.from_counts(counts)
-    weights = jax.tree.map(np.asarray, variables())
+    weights = drawn()
     release = Release("micro", MICRO, weights, tables, MARK)
     plan = bundle._plan(release, "safetensors", "fp32", None, 32)
     manifest = bundle._manifest(plan)

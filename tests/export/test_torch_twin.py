@@ -19,7 +19,7 @@ from jaxcodec.export.weights import flat_tensors, load_release, save_release
 from jaxcodec.inference.codec import Codec
 from jaxcodec.models.configs import ESCConfig
 from jaxcodec.models.named import build, config_to_dict
-from tests.micro import MICRO, variables
+from tests.micro import MICRO, drawn
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from jaxcodec.export import torch_twin  # noqa: E402
@@ -71,7 +71,7 @@ def test_recordings(tmp_path, load_reference, draw_weights, close, same_codes):
 
 def test_gradients(tmp_path, close):
     """Straight through the codebooks, for another number of streams per example."""
-    made = jax.tree.map(np.asarray, variables(SHORT))
+    made = drawn(SHORT)
     save_release(tmp_path, "short", SHORT, made, None)
     twin = torch_twin.load(tmp_path)
     waveform = np.random.default_rng(0).normal(size=(2, SHORT.clip_samples(5)))
@@ -122,7 +122,7 @@ def test_real_speech(close):
 
 def test_small_weights_in_a_folder(tmp_path):
     """int8 and its scales, as PyTorch and as JAX read them."""
-    weights = jax.tree.map(np.asarray, variables())
+    weights = drawn()
     save_release(tmp_path / "in", "micro", MICRO, weights, None)
     report = bundle.export_model(
         load_release(tmp_path / "in"),
@@ -168,7 +168,7 @@ def test_other_models_are_refused(tmp_path):
     twin = torch_twin.ESC(config_to_dict(MICRO))
     with pytest.raises(ValueError, match=r"tensors are missing, such as decoder\.deem"):
         twin.load_tensors({})
-    made = jax.tree.map(np.asarray, variables())
+    made = drawn()
     tensors = {
         name: torch.from_numpy(array.copy())
         for name, array in flat_tensors(made, None).items()

@@ -6,12 +6,12 @@ import pytest
 
 from jaxcodec.bitstream import ProbabilityTables
 from jaxcodec.export.weights import load_release, save_release
-from tests.micro import MICRO, variables
+from tests.micro import MICRO, drawn
 
 
 @pytest.fixture(scope="module")
 def weights():
-    return jax.tree.map(np.asarray, variables())
+    return drawn()
 
 
 @pytest.fixture

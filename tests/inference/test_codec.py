@@ -12,7 +12,7 @@ from jaxcodec.metrics.codes import code_counts
 from jaxcodec.models.named import build
 from jaxcodec.modules.policy import Policy, suited
 from jaxcodec.runtime import usable_cores
-from tests.micro import MICRO, variables
+from tests.micro import MICRO, drawn
 
 RATE = MICRO.sample_rate
 MARK = b"\1\2\3\4\5\6\7\x08"
@@ -20,7 +20,7 @@ MARK = b"\1\2\3\4\5\6\7\x08"
 
 @pytest.fixture(scope="module")
 def weights():
-    return variables()
+    return drawn()
 
 
 @pytest.fixture(scope="module")

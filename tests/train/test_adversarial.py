@@ -13,7 +13,7 @@ from jax.extend.core import jaxprs_in_params
 from jaxcodec.models.discriminators import Discriminators
 from jaxcodec.models.named import build
 from jaxcodec.train.adversarial import Adversary, make_discriminator_optimizer
-from tests.micro import MICRO_DISCRIMINATORS, SHORT, variables
+from tests.micro import MICRO_DISCRIMINATORS, SHORT, drawn
 
 # one scale and one stream: what matters here is who learns from whom
 CODEC = dataclasses.replace(SHORT, max_streams=1, codebook_dims=(4,))
@@ -56,7 +56,7 @@ def start():
     rng = np.random.default_rng(0)
     waveform = 0.1 * rng.normal(size=(2, CODEC.clip_samples(4)))
     return (
-        variables(CODEC)["params"],
+        drawn(CODEC)["params"],
         ADVERSARY.init(jax.random.key(3)),
         jnp.asarray(waveform, jnp.float32),
     )
@@ -90,7 +90,7 @@ def test_inactive_leaves_everything_as_it_was(program, start):
 def test_active_trains_the_discriminators_and_the_codec(program, start):
     params, state, waveform = start
     history = []
-    for _ in range(15):
+    for _ in range(30):
         played = program(params, state, waveform, YES)
         state = played.state
         history.append({name: float(value) for name, value in played.metrics.items()})
