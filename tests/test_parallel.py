@@ -74,13 +74,11 @@ def _in_a_process(*command, **environment):
 
 
 def test_devices_with_their_own_examples_compute_the_same():
-    """Values, statistics of the batch, and gradients; also of the kernel of a GPU."""
+    """The kernel of a GPU, and a step of a codec with statistics of the batch."""
     found = _in_a_process("-m", "tests.shares_worker")
     assert found["devices"] == 2
     assert found["fused"] < 1e-5
-    assert found["statistics"] < 1e-5
-    assert found["step"] < 1e-3
-    assert found["statistics of shares"] > 1e-2  # so that the one above says something
+    assert found["step"] < 1e-5
 
 
 SHARED = """
