@@ -8,6 +8,7 @@ what they would take.
         --part encode decode --batch 32 [--layout NAME ...]
     python -m tools.compile_for_pod experiments/esc_base.py --topology h200
         --part encode decode --batch 32  # one GPU: pip install 'jax[cuda13]==VERSION'
+    python -m tools.compile_for_pod experiments/esc_tiny.py --topology h200 h200:8
     python -m tools.compile_for_pod experiments/esc_tiny.py --dry  # needs no libtpu
 
 Prints, per chip: memory, operations, bytes, the compiler's estimate of the time (both
@@ -50,7 +51,7 @@ from tools.pod_compiler import (
     versions,
     write,
 )
-from tools.pod_gpu import GPUS, target
+from tools.pod_gpu import gpu_of, target
 from tools.pod_sums import sum_table
 from tools.pod_table import chip_of, growth, table
 
@@ -153,7 +154,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from tools.pod_modules import SUMS
     from tools.pod_parts import check_part
 
-    gpus = [name for name in args.topology if name in GPUS]
+    gpus = [name for name in args.topology if gpu_of(name)]
     if args.plan and gpus:
         raise ValueError(
             f"--plan reads what the TPU compiler tells, but {gpus[0]} is a GPU: leave "

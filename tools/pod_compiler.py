@@ -37,7 +37,7 @@ __all__ = [
 
 
 def devices_of(topology: str) -> list[Any]:
-    """The devices of a topology that need not exist; of a GPU there is one.
+    """The devices of a topology that need not exist: TPUs, or GPUs of one machine.
 
     Raises:
         ValueError: there is no such topology.
@@ -45,7 +45,7 @@ def devices_of(topology: str) -> list[Any]:
     """
     import jax
 
-    if topology in pod_gpu.GPUS:
+    if pod_gpu.gpu_of(topology):
         return pod_gpu.devices_of(topology)
     if importlib.util.find_spec("libtpu") is None:
         raise ModuleNotFoundError(
@@ -99,7 +99,7 @@ def compiled(lowered: Any, topology: str) -> dict[str, Any]:
     """Compiles, and reads everything off the result; all figures of one device."""
     import jax
 
-    options = pod_gpu.OPTIONS if topology in pod_gpu.GPUS else None
+    options = pod_gpu.OPTIONS if pod_gpu.gpu_of(topology) else None
     wall, cpu = time.monotonic(), time.process_time()
     try:
         program = lowered.compile(compiler_options=options)

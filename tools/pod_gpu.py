@@ -9,7 +9,7 @@ import contextlib
 import importlib.util
 from typing import Any
 
-__all__ = ["GPUS", "OPTIONS", "devices_of", "target"]
+__all__ = ["GPUS", "OPTIONS", "devices_of", "gpu_of", "target"]
 
 # `xla.gpu.TargetConfig` as text. Source: NVIDIA's data sheet of the H200, and compute
 # capability 9.0 in the CUDA C++ programming guide
@@ -43,12 +43,25 @@ GPUS = {"h200": _H200}
 OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 
 
-def devices_of(name: str) -> list[Any]:
-    """One GPU of a kind that need not exist.
+def gpu_of(topology: str) -> str | None:
+    """The kind of GPU of a topology, None if it is something else."""
+    name = topology.partition(":")[0]
+    return name if name in GPUS else None
+
+
+def devices_of(topology: str) -> list[Any]:
+    """A GPU of a kind that need not exist, or with `h200:8` so many of one machine.
 
     Raises:
+        ValueError: there can be no such number of them.
         ModuleNotFoundError: XLA for GPUs is not installed.
     """
+    name, _, count = topology.partition(":")
+    if not (count or "1").isdecimal() or int(count or 1) < 1:
+        raise ValueError(
+            f"topology {topology!r} has no number of GPUs behind its colon: write "
+            f"{name}:8, or {name} for one."
+        )
     import jax
     from jax.experimental import topologies
 
@@ -59,7 +72,10 @@ def devices_of(name: str) -> list[Any]:
             f"pip install 'jax[cuda13]=={jax.__version__}', or use --dry."
         )
     found = topologies.get_topology_desc(
-        platform="cuda", topology_name="", target_config=GPUS[name], topology="1x1x1"
+        platform="cuda",
+        topology_name="",
+        target_config=GPUS[name],
+        topology=f"1x1x{count or 1}",
     )
     return list(found.devices)
 
@@ -68,6 +84,6 @@ def target(topology: str, mesh: Any) -> contextlib.AbstractContextManager[Any]:
     """In which kernels are written for the GPU of a mesh, if it is one."""
     import jax
 
-    if topology not in GPUS:
+    if gpu_of(topology) is None:
         return contextlib.nullcontext()
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)

@@ -56,7 +56,8 @@ def sum_table(program: str, rows: Rows) -> str:
         for index in range(len(COLUMNS)):
             values = [figures[layout][index] for layout in layouts]
             cells += [f"{value:,.1f}" for value in values]
-            cells += [f"{values[0] / values[1]:.2f}"] * (len(layouts) == 2)
+            if len(layouts) == 2:
+                cells.append(f"{values[0] / values[1]:.2f}")
         lines.append(cells)
     text = [f"| {' | '.join(cells)} |" for cells in lines]
     return "\n".join([NOTE, "", *text])

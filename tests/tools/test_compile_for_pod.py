@@ -215,6 +215,8 @@ def test_sums_are_per_second_of_audio_and_name_what_is_missing(tmp_path, capsys)
     assert cells["pre"][:6] == ["10.0", "10.0", "1.00", "12.0", "12.0", "1.00"]
     assert cells["sum"][:6] == ["90.0", "30.0", "3.00", "94.0", "34.0", "2.76"]
     assert cells["sum"][6:] == ["4.0", "4.0", "1.00", "2.0", "2.0", "1.00"]
+    alone = sum_table("decode:sum", rows[2:]).splitlines()[-1]
+    assert alone == "| sum | 30.0 | 34.0 | 4.0 | 2.0 |"
     with pytest.raises(ValueError, match="no result of post for layout lanes"):
         sum_table("decode:sum", rows[:3])
     with pytest.raises(ValueError, match=r"pre, lanes, v9:2x2 has no time: .*v5e"):
@@ -260,6 +262,9 @@ def test_a_gpu_asks_for_its_compiler_and_has_no_plan(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main([EXPERIMENT, "--topology", "h200"]) == 2
     assert f"install 'jax[cuda13]=={jax.__version__}'" in capsys.readouterr().err
+    for odd in ("h200:0", "h200:two"):
+        assert main([EXPERIMENT, "--topology", odd]) == 2
+        assert f"{odd!r} has no number of GPUs" in capsys.readouterr().err
     assert main([EXPERIMENT, "--topology", "v5e:4x4", "h200", "--plan"]) == 2
     assert "but h200 is a GPU" in capsys.readouterr().err
 
