@@ -58,9 +58,16 @@ def lower_part(
         batch: examples per device.
 
     Raises:
-        ValueError: the experiment has no such part.
+        ValueError: the experiment has no such part, or it is not for these devices.
     """
     check_part(experiment, part)
+    apart = ("step", "optimizer", "losses")
+    if experiment.layout == "fused" and mesh.devices.size > 1 and part not in apart:
+        raise ValueError(
+            f"{part} with layout 'fused' is for one GPU, as nothing but the step gives "
+            f"each its own examples, but there are {mesh.devices.size}: take one, or "
+            "--part step."
+        )
     count = batch * mesh.devices.size
     plan = dataclasses.replace(experiment.schedule, batch_size=count)
     experiment = dataclasses.replace(experiment, schedule=plan)

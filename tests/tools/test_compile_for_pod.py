@@ -4,6 +4,7 @@ import json
 import os
 
 import jax
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -275,6 +276,13 @@ def test_kernels_are_written_for_the_gpu_that_is_not_there():
         assert jax.sharding.get_abstract_mesh() == mesh.abstract_mesh
     with target("v5e:2x2", mesh):
         assert jax.sharding.get_abstract_mesh() != mesh.abstract_mesh
+
+
+def test_a_kernel_by_itself_is_for_one_gpu():
+    device = jax.devices()[0]
+    several = jax.sharding.Mesh(np.asarray([device] * 2), (parallel.BATCH_AXIS,))
+    with pytest.raises(ValueError, match="encode with layout 'fused' is for one GPU"):
+        lower_part(micro("fused"), several, "encode", "forward", batch=2)
 
 
 def test_of_a_gpu_there_are_kernels_and_bytes_but_no_time():
