@@ -15,9 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def _start(devices, *arguments):
-    # without XLA's fusion emitters, as in tests/conftest.py, jaxlib 0.10.1 computes NaN
-    # in one step of eight devices
-    flags = os.environ["XLA_FLAGS"].replace("--xla_cpu_use_fusion_emitters=false", "")
+    flags = os.environ["XLA_FLAGS"]
     environment = {
         **os.environ,
         "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
