@@ -11,18 +11,15 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.flatten_util import ravel_pytree
 
 from jaxcodec import parallel
 from jaxcodec.experiment import Experiment, Objective, Schedule
 from jaxcodec.modules.policy import Policy
 from jaxcodec.modules.swin import SwinBlock
-from jaxcodec.optim.averaging import average_parameters
-from jaxcodec.optim.flat import flat
-from jaxcodec.optim.guard import skip_non_finite
 from jaxcodec.train.programs import Programs
 from tests.micro import SHORT, drawn
+from tests.train.descent import descent
 
 BATCH, GRID = 4, (6, 8, 6)  # examples, and the grid of each
 
@@ -71,16 +68,15 @@ def step_apart() -> float:
     rng = np.random.default_rng(0)
     waveform = rng.normal(size=(BATCH, config.clip_samples(60))).astype(np.float32)
 
-    def plain(experiment, whole):  # Adam would hide a gradient that is too big
-        tx = optax.chain(optax.sgd(1.0), average_parameters(0.9))
-        return flat(lambda layout: skip_non_finite(tx), whole=whole)
-
     def run(devices) -> list[jax.Array]:
         mesh = parallel.data_mesh(devices)
-        programs = Programs(experiment, mesh, make_tx=plain)
+        programs = Programs(experiment, mesh, make_tx=descent(1.0))
         state = jax.jit(programs.init, out_shardings=programs.shardings)()
-        weights = drawn(config)
-        given = programs._replace(state, weights["params"], weights["batch_stats"])
+        weights, places = drawn(config), programs.shardings
+        given = state.replace(
+            params=parallel.place(weights["params"], places.params),
+            batch_stats=parallel.place(weights["batch_stats"], places.batch_stats),
+        )
         before, _ = ravel_pytree(jax.tree.map(np.asarray, given.params))
         state, _ = programs.step(given, parallel.global_batch(waveform, mesh))
         after, _ = ravel_pytree(jax.tree.map(np.asarray, state.params))

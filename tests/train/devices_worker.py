@@ -26,7 +26,6 @@ from jax.experimental.multihost_utils import sync_global_devices
 from jaxcodec import parallel
 from jaxcodec.experiment import Experiment, Objective, Schedule
 from jaxcodec.models.discriminators import DiscriminatorConfig, Discriminators
-from jaxcodec.optim.averaging import average_parameters
 from jaxcodec.optim.flat import flat
 from jaxcodec.optim.guard import skip_non_finite
 from jaxcodec.train.adversarial import Adversary
@@ -35,6 +34,7 @@ from jaxcodec.train.programs import Programs
 from jaxcodec.train.watchers import JsonLines
 from tests.micro import MICRO
 from tests.train.batches import Batches
+from tests.train.descent import descent
 
 STEPS, HALF, BATCH = 20, 10, 8
 NANO = dataclasses.replace(
@@ -52,7 +52,7 @@ RIVAL_RATE = 3e-2
 
 
 def programs(num_devices: int, shard_optimizer: bool) -> Programs:
-    """With plain gradient descent: Adam would hide a gradient that is too big."""
+    """Of a tiny codec, with discriminators."""
     experiment = Experiment(
         name="nano",
         model=NANO,
@@ -69,16 +69,12 @@ def programs(num_devices: int, shard_optimizer: bool) -> Programs:
         shard_optimizer=shard_optimizer,
     )
 
-    def plain(experiment, whole):
-        tx = optax.chain(optax.sgd(3e-3), average_parameters(0.9))
-        return flat(lambda layout: skip_non_finite(tx), whole=whole)
-
     mesh = parallel.data_mesh(jax.devices()[:num_devices])
     adversary = Adversary(
         discriminators=Discriminators(RIVALS),
         tx=flat(lambda layout: skip_non_finite(optax.sgd(RIVAL_RATE))),
     )
-    return Programs(experiment, mesh, adversary, make_tx=plain)
+    return Programs(experiment, mesh, adversary, make_tx=descent(3e-3))
 
 
 def go(made: Programs, out: Path, batches: Batches, name: str) -> None:
