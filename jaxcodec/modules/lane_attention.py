@@ -96,17 +96,31 @@ def attend_by_heads(
     penalty: Float[Array, "l l n"] | None,
     empty: Float[Array, "3 h d"] | None,
     width: int,
+    offset: Float[Array, "3 h d"] | None = None,
 ) -> Float[Array, "h d l n"]:
     """The same as `attend`, head after head, for a CPU.
 
     The scores of a head stay in its cache. Sums are chains of sums, which XLA's CPU
     backend fuses; and no axis is joined to another, or it would compute indices for
     every number instead of whole vectors.
+
+    Args:
+        offset: added to queries, keys and values first. A bias needs no pass over them
+            of its own then: those of a head are copied in any case.
     """
     heads, depth, count = qkv.shape[1:4]
 
     def run(head: Array) -> Float[Array, "d l n"]:
-        query, key, value = jax.lax.dynamic_index_in_dim(qkv, head, 1, keepdims=False)
+        def take(part: Array) -> Float[Array, "d l n"]:
+            size = 1, 1, *qkv.shape[2:]
+            taken = jax.lax.dynamic_slice(qkv, (part, head, 0, 0, 0), size)[0, 0]
+            if offset is None:
+                return taken
+            return taken + offset[part, head, :, None, None].astype(qkv.dtype)
+
+        # a loop, which keeps the copies apart: those of a depth below 8 would be fused
+        # with the products, which then go number by number, in ten times as long
+        query, key, value = jax.lax.map(take, jnp.arange(3))
         bias = biases[head]
         query = query * depth**-0.5
         scores = _products(query, key).astype(jnp.float32)
@@ -129,8 +143,12 @@ def attend_by_heads(
     return jax.lax.map(run, jnp.arange(heads))
 
 
-def _by_heads_forward(qkv: Array, biases: Array, penalty, empty, width: int):
+def _by_heads_forward(
+    qkv: Array, biases: Array, penalty, empty, width: int, offset: Array | None
+):
     """Keeps the weights of all heads, which every gradient needs."""
+    if offset is not None:
+        qkv = qkv + offset[..., None, None].astype(qkv.dtype)
     query, key, value = qkv.astype(jnp.float32)
     heads, depth, count = query.shape[:3]
     query = query * depth**-0.5
@@ -147,12 +165,12 @@ def _by_heads_forward(qkv: Array, biases: Array, penalty, empty, width: int):
         return mixed * inverse[head]
 
     mixed = jax.lax.map(mean, jnp.arange(heads))
-    kept = qkv, biases, penalty, empty, weights, inverse, mixed
+    kept = qkv, biases, penalty, empty, offset, weights, inverse, mixed
     return mixed.astype(qkv.dtype), kept
 
 
 def _by_heads_backward(width: int, kept: tuple[Any, ...], slope: Array):
-    qkv, biases, penalty, empty, weights, inverse, mixed = kept
+    qkv, biases, penalty, empty, offset, weights, inverse, mixed = kept
     query, key, value = qkv.astype(jnp.float32)
     depth, count = query.shape[1:3]
     scale = depth**-0.5
@@ -178,7 +196,11 @@ def _by_heads_backward(width: int, kept: tuple[Any, ...], slope: Array):
         of_value = jnp.sum(slope * rest[:, None], axis=(2, 3))
         of_empty = jnp.stack([jnp.zeros_like(of_key), of_key, of_value])
         of_empty = of_empty.astype(empty.dtype)
-    return found.astype(qkv.dtype), of_biases.astype(biases.dtype), None, of_empty
+    of_offset = None
+    if offset is not None:
+        of_offset = jnp.sum(found, axis=(3, 4)).astype(offset.dtype)
+    found = found.astype(qkv.dtype)
+    return found, of_biases.astype(biases.dtype), None, of_empty, of_offset
 
 
 def _of_tokens(

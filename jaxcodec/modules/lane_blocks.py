@@ -57,12 +57,10 @@ def run_block(
             filled=filled,
         )
 
-    if shifted:
-        grid = lanes.shift(grid)
-    grid = lanes.each(
-        run, grid, penalties, remat=policy.remat, in_place=not policy.remat
+    remat = policy.remat
+    return lanes.each(
+        run, grid, penalties, remat=remat, in_place=not remat, shifted=shifted
     )
-    return lanes.shift(grid, back=True) if shifted else grid
 
 
 def norm_and_project(
@@ -119,19 +117,24 @@ def _block_on_row(
     dtype = jnp.dtype(policy.compute_dtype)
     height, width, windows = row.shape[1:]
     tokens = _tokens(lanes, row)
-    qkv = dense_first(layer_norm(tokens, params["norm1"], axis=0), params["qkv"], dtype)
+    walked = not lanes.at_once and not policy.remat  # see `layer_norm`
+    norm = functools.partial(layer_norm, axis=0, walked=walked)
+    bias = params["qkv"]["bias"].reshape(3, num_heads, -1)
+    project = {"kernel": params["qkv"]["kernel"]} if walked else params["qkv"]
+    qkv = dense_first(norm(tokens, params["norm1"]), project, dtype)
     attention = attend if lanes.at_once else attend_by_heads
     mixed = attention(
         qkv.reshape(3, num_heads, -1, height * width, windows),
         params["position"]["bias"].transpose(2, 0, 1),
         penalty,
-        params["qkv"]["bias"].reshape(3, num_heads, -1) if filled else None,
+        bias if filled else None,
         width,
+        **({"offset": bias} if walked else {}),
     )
     mixed = mixed.reshape(tokens.shape)
     tokens = tokens + dense_first(mixed, params["proj"], dtype).astype(jnp.float32)
-    hidden = layer_norm(tokens, params["norm2"], axis=0)
-    hidden = gelu(dense_first(hidden, params["mlp_in"], dtype), policy.erfc)
+    hidden = dense_first(norm(tokens, params["norm2"]), params["mlp_in"], dtype)
+    hidden = gelu(hidden, policy.erfc)
     tokens = tokens + dense_first(hidden, params["mlp_out"], dtype).astype(jnp.float32)
     return tokens.reshape(row.shape)
 

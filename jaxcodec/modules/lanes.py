@@ -22,6 +22,7 @@ import numpy as np
 from einops import rearrange
 
 from jaxcodec.arrays import Array, Float
+from jaxcodec.modules import walks
 from jaxcodec.modules.policy import Policy
 from jaxcodec.modules.windows import MASKED
 
@@ -94,6 +95,7 @@ class Lanes:
         *others: Array | None,
         remat: bool = False,
         in_place: bool = False,
+        shifted: bool = False,
     ) -> Array:
         """Applies a function of one row of windows to all of them.
 
@@ -105,13 +107,22 @@ class Lanes:
             in_place: rows that are walked are written over, which saves a CPU from
                 clearing fresh memory first; the function keeps their shape. Gradients
                 need them, so nothing is saved where these are taken.
+            shifted: windows are moved by half their size before, and back after it.
         """
         if remat:
             run = jax.checkpoint(run)
+        if in_place and shifted and not self.at_once:
+            sizes = {"groups": self.groups, "beside": self.beside}
+            return walks.overwrite_shifted(run, grid, *others, **sizes)
+        if shifted:
+            grid = self.shift(grid)
         if self.at_once:
             axes = tuple(None if other is None else 0 for other in others)
-            return jax.vmap(run, (0, *axes))(grid, *others)
-        return (_overwrite if in_place else _walk)(run, grid, *others)
+            grid = jax.vmap(run, (0, *axes))(grid, *others)
+        else:
+            over = walks.overwrite if in_place else walks.walk
+            grid = over(run, grid, *others)
+        return self.shift(grid, back=True) if shifted else grid
 
     def pair(self, grid: Float[Array, "r c i j n"]) -> Float[Array, "r2 c2 i2 j n"]:
         """Stacks pairs of frequency rows on the channels."""
@@ -214,25 +225,3 @@ def leave(
 ) -> Float[Array, "b f t c"]:
     """To channels last, if features are held otherwise."""
     return grid if lanes is None else lanes.leave(grid)
-
-
-def _walk(run: Callable[..., Array], *grids: Array | None) -> Array:
-    """One row after the other."""
-    if grids[0] is not None and grids[0].shape[0] == 1:
-        return run(*(None if grid is None else grid[0] for grid in grids))[None]
-    return jax.lax.map(lambda rows: run(*rows), grids)
-
-
-def _overwrite(run: Callable[..., Array], grid: Array, *others: Array | None) -> Array:
-    """One row after the other, each in the place of what it was made of."""
-
-    def step(index: Array, held: Array) -> Array:
-        row, *rest = (
-            None
-            if part is None
-            else jax.lax.dynamic_index_in_dim(part, index, 0, False)
-            for part in (held, *others)
-        )
-        return jax.lax.dynamic_update_index_in_dim(held, run(row, *rest), index, 0)
-
-    return jax.lax.fori_loop(0, grid.shape[0], step, grid)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcodec.modules.functions import gelu
+from jaxcodec.modules.functions import gelu, layer_norm
 
 X = jnp.linspace(-6.0, 6.0, 49)
 
@@ -24,3 +24,13 @@ def test_gelu_by_erfc_has_no_operation_that_tensorflow_cannot_read():
 
     assert "chlo.erf" in lowered(False)
     assert "chlo.erf" not in lowered(True)
+
+
+def test_norms_are_the_same_one_row_after_the_other(features, close):
+    tokens = 3 + 2 * features(7, 40)
+    params = {"scale": features(7), "bias": features(7)}
+    plain = layer_norm(tokens, params, axis=0)
+    close(layer_norm(tokens, params, axis=0, walked=True), plain, 1e-6)
+    mean, spread = jnp.mean(tokens, axis=0), jnp.std(tokens, axis=0)
+    expected = (tokens - mean) / spread * params["scale"][:, None]
+    close(plain, expected + params["bias"][:, None], 1e-4)

@@ -13,14 +13,18 @@ def test_sums_in_parts_are_the_same(features, close, same_with_gradients, depth)
     bias = features(heads, tokens, tokens)
     penalty = -jnp.abs(features(tokens, tokens, windows))
 
-    def plain(qkv, bias):
-        query, key, value = qkv
+    offset = features(3, heads, depth)
+
+    def plain(qkv, bias, offset):
+        query, key, value = qkv + offset[..., None, None]
         scores = jnp.einsum("hdqn,hdkn->hqkn", query, key) * depth**-0.5
         weights = jax.nn.softmax(scores + bias[..., None] + penalty, axis=2)
         return jnp.einsum("hqkn,hdkn->hdqn", weights, value)
 
-    def ours(qkv, bias):
-        return attend_by_heads(qkv, bias, penalty, None, 2)
+    def ours(qkv, bias, offset):
+        return attend_by_heads(qkv, bias, penalty, None, 2, offset)
 
-    close(ours(qkv, bias), plain(qkv, bias), 1e-5)
-    same_with_gradients(ours, plain, qkv, bias)
+    close(ours(qkv, bias, offset), plain(qkv, bias, offset), 1e-5)
+    same_with_gradients(ours, plain, qkv, bias, offset)
+    nothing = jnp.zeros_like(offset)
+    close(attend_by_heads(qkv, bias, penalty, None, 2), plain(qkv, bias, nothing), 1e-5)

@@ -133,6 +133,26 @@ def test_moves_are_undone(features, beside, rows):
         np.testing.assert_array_equal(lanes.unpair(lanes.pair(held)), held)
 
 
+@pytest.mark.parametrize("beside, windows", [(1, 2), (2, 1), (2, 3), (4, 2)])
+@pytest.mark.parametrize("rows", [2, 4, 8])
+def test_shifted_rows_are_written_back_where_they_were(features, beside, windows, rows):
+    lanes = Lanes(4, 4, beside)
+    held = lanes.enter(features(4, rows, 4 * windows, 3))
+    height = held.shape[2]
+    others = features(len(held), height * 4, held.shape[-1])
+
+    def run(row, other):
+        tokens = jnp.cumsum(row.reshape(len(row), -1, row.shape[-1]), axis=1)
+        return (tokens * other).reshape(row.shape)  # a token's place matters
+
+    there = lanes.shift(held)
+    moved = jnp.stack([run(*given) for given in zip(there, others, strict=True)])
+    back = lanes.shift(moved, back=True)
+    for in_place in (True, False):
+        made = lanes.each(run, held, others, in_place=in_place, shifted=True)
+        np.testing.assert_allclose(made, back, rtol=1e-6)
+
+
 def test_as_many_examples_lie_beside_each_other_as_fill_vectors():
     """And no more: a row of all their windows would not fit the cache."""
     tiles, lanes = Policy(layout="tiles"), Policy(layout="lanes")
