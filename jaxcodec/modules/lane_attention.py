@@ -97,6 +97,7 @@ def attend_by_heads(
     empty: Float[Array, "3 h d"] | None,
     width: int,
     offset: Float[Array, "3 h d"] | None = None,
+    over: Float[Array, "h d l n"] | None = None,
 ) -> Float[Array, "h d l n"]:
     """The same as `attend`, head after head, for a CPU.
 
@@ -107,20 +108,24 @@ def attend_by_heads(
     Args:
         offset: added to queries, keys and values first. A bias needs no pass over them
             of its own then: those of a head are copied in any case.
+        over: written over with the result, which saves fresh memory.
     """
     heads, depth, count = qkv.shape[1:4]
 
-    def run(head: Array) -> Float[Array, "d l n"]:
-        def take(part: Array) -> Float[Array, "d l n"]:
+    def step(head: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
+        mixed, copies = carried
+
+        def take(part: Array, copies: Array) -> Float[Array, "3 d l n"]:
             size = 1, 1, *qkv.shape[2:]
             taken = jax.lax.dynamic_slice(qkv, (part, head, 0, 0, 0), size)[0, 0]
-            if offset is None:
-                return taken
-            return taken + offset[part, head, :, None, None].astype(qkv.dtype)
+            if offset is not None:
+                taken = taken + offset[part, head, :, None, None].astype(qkv.dtype)
+            return jax.lax.dynamic_update_index_in_dim(copies, taken, part, 0)
 
         # a loop, which keeps the copies apart: those of a depth below 8 would be fused
         # with the products, which then go number by number, in ten times as long
-        query, key, value = jax.lax.map(take, jnp.arange(3))
+        copies = jax.lax.fori_loop(0, 3, take, copies)
+        query, key, value = copies
         bias = biases[head]
         query = query * depth**-0.5
         scores = _products(query, key).astype(jnp.float32)
@@ -134,19 +139,30 @@ def attend_by_heads(
         scores = jnp.exp(scores - most)
         total = jnp.sum(scores, axis=1)
         weights = scores.astype(value.dtype)
-        mixed = _chain(weights[:, k] * value[:, None, k] for k in range(count))
+        mean = _chain(weights[:, k] * value[:, None, k] for k in range(count))
         if empty is not None:
             rest = jnp.sum(weights[:, count:], axis=1)
-            mixed = mixed + rest * empty[2, head, :, None, None]
-        return mixed / total
+            mean = mean + rest * empty[2, head, :, None, None]
+        mean = (mean / total).astype(qkv.dtype)
+        return jax.lax.dynamic_update_index_in_dim(mixed, mean, head, 0), copies
 
-    return jax.lax.map(run, jnp.arange(heads))
+    # both are made of what is there, though all of it is written over: zeros would be
+    # made when the program begins, kept until here, and copied at every call
+    start = qkv[0] if over is None else over.astype(qkv.dtype), qkv[:, 0]
+    return jax.lax.fori_loop(0, heads, step, start)[0]
 
 
 def _by_heads_forward(
-    qkv: Array, biases: Array, penalty, empty, width: int, offset: Array | None
+    qkv: Array,
+    biases: Array,
+    penalty: Array | None,
+    empty: Array | None,
+    width: int,
+    offset: Array | None,
+    over: Array | None,
 ):
     """Keeps the weights of all heads, which every gradient needs."""
+    del over
     if offset is not None:
         qkv = qkv + offset[..., None, None].astype(qkv.dtype)
     query, key, value = qkv.astype(jnp.float32)
@@ -200,7 +216,7 @@ def _by_heads_backward(width: int, kept: tuple[Any, ...], slope: Array):
     if offset is not None:
         of_offset = jnp.sum(found, axis=(3, 4)).astype(offset.dtype)
     found = found.astype(qkv.dtype)
-    return found, of_biases.astype(biases.dtype), None, of_empty, of_offset
+    return found, of_biases.astype(biases.dtype), None, of_empty, of_offset, None
 
 
 def _of_tokens(

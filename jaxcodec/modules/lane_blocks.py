@@ -57,10 +57,7 @@ def run_block(
             filled=filled,
         )
 
-    remat = policy.remat
-    return lanes.each(
-        run, grid, penalties, remat=remat, in_place=not remat, shifted=shifted
-    )
+    return lanes.each(run, grid, penalties, remat=policy.remat, shifted=shifted)
 
 
 def norm_and_project(
@@ -75,7 +72,7 @@ def norm_and_project(
         tokens = layer_norm(_tokens(lanes, row), norm, axis=0)
         return dense_first(tokens, proj).reshape(-1, *row.shape[1:])
 
-    return lanes.each(run, grid, remat=not lanes.at_once)
+    return lanes.each(run, grid, remat=not (lanes.at_once or lanes.in_place))
 
 
 def project_and_norm(
@@ -90,7 +87,7 @@ def project_and_norm(
         tokens = dense_first(_tokens(lanes, row), proj)
         return layer_norm(tokens, norm, axis=0).reshape(-1, *row.shape[1:])
 
-    return lanes.each(run, grid, remat=not lanes.at_once)
+    return lanes.each(run, grid, remat=not (lanes.at_once or lanes.in_place))
 
 
 def _tokens(lanes: Lanes, row: Float[Array, "c i j n"]) -> Array:
@@ -117,11 +114,13 @@ def _block_on_row(
     dtype = jnp.dtype(policy.compute_dtype)
     height, width, windows = row.shape[1:]
     tokens = _tokens(lanes, row)
-    walked = not lanes.at_once and not policy.remat  # see `layer_norm`
+    walked = lanes.in_place  # see `layer_norm`
     norm = functools.partial(layer_norm, axis=0, walked=walked)
     bias = params["qkv"]["bias"].reshape(3, num_heads, -1)
     project = {"kernel": params["qkv"]["kernel"]} if walked else params["qkv"]
-    qkv = dense_first(norm(tokens, params["norm1"]), project, dtype)
+    normed = norm(tokens, params["norm1"])
+    qkv = dense_first(normed, project, dtype)
+    over = normed.reshape(num_heads, -1, height * width, windows)
     attention = attend if lanes.at_once else attend_by_heads
     mixed = attention(
         qkv.reshape(3, num_heads, -1, height * width, windows),
@@ -129,7 +128,7 @@ def _block_on_row(
         penalty,
         bias if filled else None,
         width,
-        **({"offset": bias} if walked else {}),
+        **({"offset": bias, "over": over} if walked else {}),
     )
     mixed = mixed.reshape(tokens.shape)
     tokens = tokens + dense_first(mixed, params["proj"], dtype).astype(jnp.float32)

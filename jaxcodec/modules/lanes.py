@@ -42,6 +42,9 @@ class Lanes:
     Such groups lie beside the rows."""
     at_once: bool = False
     """All rows are computed at once, not one after the other."""
+    in_place: bool = False
+    """Rows that are walked are written over, which saves a CPU from clearing fresh
+    memory first. Gradients need them, so nothing is saved where these are taken."""
 
     @property
     def groups(self) -> int:
@@ -75,7 +78,8 @@ class Lanes:
         windows = frames // window
         sizes = [size for size in range(1, batch + 1) if batch % size == 0]
         enough = [size for size in sizes if size * windows >= FEWEST]
-        return cls(batch, window, (enough or sizes[-1:])[0])
+        beside = (enough or sizes[-1:])[0]
+        return cls(batch, window, beside, in_place=not policy.remat)
 
     def enter(self, features: Float[Array, "b f t c"]) -> Float[Array, "r c i j n"]:
         """From channels last."""
@@ -94,7 +98,6 @@ class Lanes:
         grid: Array,
         *others: Array | None,
         remat: bool = False,
-        in_place: bool = False,
         shifted: bool = False,
     ) -> Array:
         """Applies a function of one row of windows to all of them.
@@ -104,14 +107,11 @@ class Lanes:
             grid: its first axis counts rows, its last windows.
             others: the same, of the same length.
             remat: compute intermediates anew for gradients.
-            in_place: rows that are walked are written over, which saves a CPU from
-                clearing fresh memory first; the function keeps their shape. Gradients
-                need them, so nothing is saved where these are taken.
             shifted: windows are moved by half their size before, and back after it.
         """
         if remat:
             run = jax.checkpoint(run)
-        if in_place and shifted and not self.at_once:
+        if self.in_place and shifted:
             sizes = {"groups": self.groups, "beside": self.beside}
             return walks.overwrite_shifted(run, grid, *others, **sizes)
         if shifted:
@@ -120,7 +120,7 @@ class Lanes:
             axes = tuple(None if other is None else 0 for other in others)
             grid = jax.vmap(run, (0, *axes))(grid, *others)
         else:
-            over = walks.overwrite if in_place else walks.walk
+            over = walks.overwrite if self.in_place else walks.walk
             grid = over(run, grid, *others)
         return self.shift(grid, back=True) if shifted else grid
 

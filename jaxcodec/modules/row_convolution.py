@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from jaxcodec.arrays import Array, Float
+from jaxcodec.modules import walks
 
 __all__ = ["convolve_rows"]
 
@@ -39,7 +40,7 @@ def convolve_rows(
         shares = weights.T @ _slab(padded, index, high)
         return _moved_sum(shares.reshape(wide, cells, -1))
 
-    made = jax.lax.map(row, jnp.arange(rows))
+    made = walks.tabulate(row, rows, after=padded)
     made = jnp.pad(made, ((0, 0), (0, 0), (0, wide - 1)))  # whole examples again
     return rearrange(made, "f o (b t) -> b f o t", b=batch)[..., :frames]
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxcodec.arrays import Array, Float
 
-__all__ = ["overwrite", "overwrite_shifted", "walk"]
+__all__ = ["overwrite", "overwrite_shifted", "tabulate", "walk"]
 
 
 def walk(run: Callable[..., Array], *grids: Array | None) -> Array:
@@ -26,20 +26,51 @@ def walk(run: Callable[..., Array], *grids: Array | None) -> Array:
     return jax.lax.map(lambda rows: run(*rows), grids)
 
 
-def overwrite(run: Callable[..., Array], grid: Array, *others: Array | None) -> Array:
-    """The same, each row in the place of what it was made of.
+def tabulate(run: Callable[[Array], Array], count: int, after: Array) -> Array:
+    """Stacks what a function makes of 0, 1 and so on.
+
+    Takes less memory than `jax.lax.map`, of whose result XLA makes zeros when the
+    program begins, to keep them until here. It has no gradients worth the name.
 
     Args:
-        run: keeps the shape of a row of the grid.
-        grid: what is written over.
+        run: of a number below the count.
+        count: at least 1.
+        after: of floats; memory is not taken before it is there.
+    """
+    if count == 1:
+        return run(jnp.zeros((), jnp.int32))[None]
+    made = jax.eval_shape(run, jax.ShapeDtypeStruct((), jnp.int32))
+
+    def step(index: Array, held: Array) -> Array:
+        return jax.lax.dynamic_update_index_in_dim(held, run(index), index, 0)
+
+    # zero, which XLA cannot know; it would take what is cheaper than tanh, and all that
+    # it is made of, into the loop that writes it, once for every number
+    nothing = 0 * jnp.tanh(after[(0,) * after.ndim]).astype(made.dtype)
+    held = jnp.broadcast_to(nothing, (count, *made.shape))
+    return jax.lax.fori_loop(0, count, step, held)
+
+
+def overwrite(run: Callable[..., Array], grid: Array, *others: Array | None) -> Array:
+    """The same as `walk`, each row in the place of what it was made of, if it fits.
+
+    Args:
+        run: see `walk`.
+        grid: of floats; what is written over.
         others: of the same length.
     """
+
+    def made(index: Array) -> Array:
+        return run(*_rows(index, grid, *others))
 
     def step(index: Array, held: Array) -> Array:
         row = run(*_rows(index, held, *others))
         return jax.lax.dynamic_update_index_in_dim(held, row, index, 0)
 
-    return jax.lax.fori_loop(0, grid.shape[0], step, grid)
+    row = jax.eval_shape(made, jax.ShapeDtypeStruct((), jnp.int32))
+    if len(grid) == 1 or (row.shape, row.dtype) != (grid.shape[1:], grid.dtype):
+        return tabulate(made, len(grid), after=grid)
+    return jax.lax.fori_loop(0, len(grid), step, grid)
 
 
 def overwrite_shifted(
@@ -105,7 +136,7 @@ def overwrite_shifted(
 
     held = grid.reshape(count, *view)
     # the row is carried only to be written over: fresh memory would be cleared first
-    held, _ = jax.lax.fori_loop(0, count, step, (held, jnp.zeros(view, grid.dtype)))
+    held, _ = jax.lax.fori_loop(0, count, step, (held, held[0]))
     return held.reshape(grid.shape)
 
 

@@ -149,7 +149,8 @@ def test_shifted_rows_are_written_back_where_they_were(features, beside, windows
     moved = jnp.stack([run(*given) for given in zip(there, others, strict=True)])
     back = lanes.shift(moved, back=True)
     for in_place in (True, False):
-        made = lanes.each(run, held, others, in_place=in_place, shifted=True)
+        lanes = dataclasses.replace(lanes, in_place=in_place)
+        made = lanes.each(run, held, others, shifted=True)
         np.testing.assert_allclose(made, back, rtol=1e-6)
 
 
