@@ -46,18 +46,26 @@ def run_block(
     if penalties is None and not lanes.at_once and not filled:
         nothing = _nothing(params["position"]["bias"], grid)
 
-    def run(row: Array, penalty: Array | None) -> Array:
+    def run(
+        given: Any, row: Array, penalty: Array | None, walked: bool = False
+    ) -> Array:
+        params, nothing = given
         return _block_on_row(
             params,
             row,
-            penalty if nothing is None else nothing[..., : row.shape[-1]],
+            penalty if nothing is None else nothing,
             lanes=lanes,
             num_heads=num_heads,
             policy=policy,
             filled=filled,
+            walked=walked,
         )
 
-    return lanes.each(run, grid, penalties, remat=policy.remat, shifted=shifted)
+    quick = functools.partial(run, walked=True)
+    given = params, nothing
+    return lanes.each(
+        run, given, grid, penalties, quick=quick, remat=policy.remat, shifted=shifted
+    )
 
 
 def norm_and_project(
@@ -68,11 +76,12 @@ def norm_and_project(
 ) -> Float[Array, "r d i j n"]:
     """LayerNorm over the channels, then a linear map of them."""
 
-    def run(row: Array) -> Array:
+    def run(given: Any, row: Array) -> Array:
+        norm, proj = given
         tokens = layer_norm(_tokens(lanes, row), norm, axis=0)
         return dense_first(tokens, proj).reshape(-1, *row.shape[1:])
 
-    return lanes.each(run, grid, remat=not (lanes.at_once or lanes.in_place))
+    return lanes.each(run, (norm, proj), grid)
 
 
 def project_and_norm(
@@ -83,11 +92,12 @@ def project_and_norm(
 ) -> Float[Array, "r d i j n"]:
     """A linear map of the channels, then LayerNorm over them."""
 
-    def run(row: Array) -> Array:
+    def run(given: Any, row: Array) -> Array:
+        proj, norm = given
         tokens = dense_first(_tokens(lanes, row), proj)
         return layer_norm(tokens, norm, axis=0).reshape(-1, *row.shape[1:])
 
-    return lanes.each(run, grid, remat=not (lanes.at_once or lanes.in_place))
+    return lanes.each(run, (proj, norm), grid)
 
 
 def _tokens(lanes: Lanes, row: Float[Array, "c i j n"]) -> Array:
@@ -100,7 +110,9 @@ def _tokens(lanes: Lanes, row: Float[Array, "c i j n"]) -> Array:
 
 
 # jitted, so that blocks of one shape are traced and lowered once for all of them
-@functools.partial(jax.jit, static_argnames=("lanes", "num_heads", "policy", "filled"))
+@functools.partial(
+    jax.jit, static_argnames=("lanes", "num_heads", "policy", "filled", "walked")
+)
 def _block_on_row(
     params: Mapping[str, Any],
     row: Float[Array, "c i j n"],
@@ -110,11 +122,23 @@ def _block_on_row(
     num_heads: int,
     policy: Policy,
     filled: int,
+    walked: bool,
 ) -> Float[Array, "c i j n"]:
+    """Attention and MLP of every window of a row.
+
+    Args:
+        params: see `run_block`.
+        row: of a grid.
+        penalty: see `Lanes.penalties`.
+        lanes: how the grid is held.
+        num_heads: divides `c`.
+        policy: how it is executed.
+        filled: rows of tokens that are missing to a window, and seen.
+        walked: as a CPU likes it, if no gradient is taken.
+    """
     dtype = jnp.dtype(policy.compute_dtype)
     height, width, windows = row.shape[1:]
     tokens = _tokens(lanes, row)
-    walked = lanes.in_place  # see `layer_norm`
     norm = functools.partial(layer_norm, axis=0, walked=walked)
     bias = params["qkv"]["bias"].reshape(3, num_heads, -1)
     project = {"kernel": params["qkv"]["kernel"]} if walked else params["qkv"]
@@ -149,4 +173,5 @@ def _nothing(
     """
     count = grid.shape[2] * grid.shape[3]
     nothing = 0 * bias[:count, :count, :1]
-    return jnp.broadcast_to(nothing, (count, count, grid.shape[-1]))
+    nothing = jnp.broadcast_to(nothing, (count, count, grid.shape[-1]))
+    return jax.lax.stop_gradient(nothing)

@@ -13,6 +13,7 @@ Shifting windows, halving and doubling the frequency axis then move whole rows.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from jaxcodec.arrays import Array, Float
+from jaxcodec.arrays import Array, Float, PyTree
 from jaxcodec.modules import walks
 from jaxcodec.modules.policy import Policy
 from jaxcodec.modules.windows import MASKED
@@ -43,8 +44,8 @@ class Lanes:
     at_once: bool = False
     """All rows are computed at once, not one after the other."""
     in_place: bool = False
-    """Rows that are walked are written over, which saves a CPU from clearing fresh
-    memory first. Gradients need them, so nothing is saved where these are taken."""
+    """Rows are written over, which saves memory, and a CPU from clearing it first.
+    Nothing is saved where gradients are taken, which need them."""
 
     @property
     def groups(self) -> int:
@@ -95,33 +96,39 @@ class Lanes:
     def each(
         self,
         run: Callable[..., Array],
+        params: PyTree,
         grid: Array,
         *others: Array | None,
+        quick: Callable[..., Array] | None = None,
         remat: bool = False,
         shifted: bool = False,
     ) -> Array:
         """Applies a function of one row of windows to all of them.
 
         Args:
-            run: of a row of the grid, and of each of the others.
+            run: of the parameters and a row of the grid and of each of the others.
+            params: for all rows.
             grid: its first axis counts rows, its last windows.
-            others: the same, of the same length.
-            remat: compute intermediates anew for gradients.
+            others: the same, of the same length; constants to the gradient.
+            quick: the same as `run`, where no gradient is taken of it; None: `run`.
+            remat: compute intermediates of rows that are computed at once anew for
+                gradients. Those of the others always are.
             shifted: windows are moved by half their size before, and back after it.
         """
+        quick = quick or run
+        if not self.at_once:
+            size = self.groups, self.beside
+            rows = walks.Moved(*size) if shifted else walks.Rows()
+            if not self.in_place:
+                return walks.learn(run, quick, rows, params, grid, *others)
+            run = functools.partial(quick, params)
+            return walks.overwrite(run, grid, *others, rows=rows)
         if remat:
             run = jax.checkpoint(run)
-        if self.in_place and shifted:
-            sizes = {"groups": self.groups, "beside": self.beside}
-            return walks.overwrite_shifted(run, grid, *others, **sizes)
         if shifted:
             grid = self.shift(grid)
-        if self.at_once:
-            axes = tuple(None if other is None else 0 for other in others)
-            grid = jax.vmap(run, (0, *axes))(grid, *others)
-        else:
-            over = walks.overwrite if self.in_place else walks.walk
-            grid = over(run, grid, *others)
+        axes = tuple(None if other is None else 0 for other in others)
+        grid = jax.vmap(run, (None, 0, *axes))(params, grid, *others)
         return self.shift(grid, back=True) if shifted else grid
 
     def pair(self, grid: Float[Array, "r c i j n"]) -> Float[Array, "r2 c2 i2 j n"]:

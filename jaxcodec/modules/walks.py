@@ -3,27 +3,148 @@
 What is made of one row stays in the core's cache, and memory is read and written once.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxcodec.arrays import Array, Float
+from jaxcodec.arrays import Array, Float, PyTree
 
-__all__ = ["overwrite", "overwrite_shifted", "tabulate", "walk"]
+__all__ = ["Moved", "Rows", "learn", "overwrite", "tabulate"]
 
 
-def walk(run: Callable[..., Array], *grids: Array | None) -> Array:
-    """Applies a function of a row to all rows, which lie on the first axis.
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Where a row of windows is taken from, and put to: the first axis counts them."""
+
+    def opened(self, grid: Array) -> Array:
+        """A grid as it is held while it is walked."""
+        return grid
+
+    def room(self, held: Array) -> Any:
+        """What a row is taken to, if memory of its own is needed for that."""
+        return ()
+
+    def take(self, held: Array, index: Array, room: Any) -> tuple[Array, Any]:
+        """A row, and the memory that it was taken to."""
+        return jax.lax.dynamic_index_in_dim(held, index, 0, keepdims=False), room
+
+    def put(self, held: Array, index: Array, row: Array) -> Array:
+        """A grid with another row."""
+        return jax.lax.dynamic_update_index_in_dim(held, row, index, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Moved(Rows):
+    """Rows of windows that are moved by half their size, and then move back.
+
+    A row of these is made of the halves of two rows of the grid, no two of the same, so
+    it can be written back to where it was taken from. A row that is moved in the cache
+    costs little; to move all of them takes five passes over memory, there and back.
+
+    A grid is held as `r c i j n`, see `Lanes`; `i` of half the size of `j` is moved
+    along time only.
+    """
+
+    groups: int
+    """Examples, or groups of them, beside the rows."""
+    beside: int
+    """Examples beside the windows of each other."""
+
+    def opened(self, grid: Float[Array, "r c i j n"]) -> Float[Array, "r c i j b m"]:
+        """With a group's examples apart from the windows."""
+        return grid.reshape(*grid.shape[:-1], self.beside, -1)
+
+    def room(self, held: Float[Array, "r c i j b m"]) -> Float[Array, "c i j b m"]:
+        """A row, only to be written over: other memory would be cleared first."""
+        return held[0]
+
+    def take(
+        self,
+        held: Float[Array, "r c i j b m"],
+        index: Array,
+        room: Float[Array, "c i j b m"],
+    ) -> tuple[Float[Array, "c i j _"], Float[Array, "c i j b m"]]:
+        """A row of moved windows."""
+        _, channels, height, width, beside, _ = held.shape
+        pieces = list(_pieces(held))
+
+        def step(i: Array, row: Array) -> Array:
+            source, above = self._place(held, index, i)
+            for piece in pieces:
+                there = source, 0, above, piece.j, 0, piece.n
+                here = 0, i, piece.moved_j, 0, piece.moved_n
+                size = 1, channels, 1, width // 2, beside, piece.windows
+                part = jax.lax.dynamic_slice(held, there, size)[0]
+                row = jax.lax.dynamic_update_slice(row, part, here)
+            return row
+
+        # a loop, so that XLA writes parts of the row: what it fused with the use of the
+        # row would compute an index for every number
+        room = jax.lax.fori_loop(0, height, step, room)
+        return room.reshape(channels, height, width, -1), room
+
+    def put(
+        self,
+        held: Float[Array, "r c i j b m"],
+        index: Array,
+        row: Float[Array, "c i j _"],
+    ) -> Float[Array, "r c i j b m"]:
+        """Puts a row of moved windows back to where its tokens belong."""
+        row = row.reshape(held.shape[1:])
+        channels, height, width, beside, _ = row.shape
+        up = _up(held)
+        for first in (0, up) if up else (0,):
+            target, above = self._place(held, index, first)
+            for piece in _pieces(held):
+                there = target, 0, above, piece.j, 0, piece.n
+                here = 0, first, piece.moved_j, 0, piece.moved_n
+                size = channels, up or height, width // 2, beside, piece.windows
+                part = jax.lax.dynamic_slice(row, here, size)
+                held = jax.lax.dynamic_update_slice(held, part[None], there)
+        return held
+
+    def _place(
+        self, held: Array, index: Array, i: Array | int
+    ) -> tuple[Array, Array | int]:
+        """Where row `i` of tokens of a row of moved windows lies in the grid."""
+        count, _, height = held.shape[:3]
+        down = i + _up(held)
+        return (index + self.groups * (down // height)) % count, down % height
+
+
+def overwrite(
+    run: Callable[..., Array],
+    grid: Array,
+    *others: Array | None,
+    rows: Rows | None = None,
+) -> Array:
+    """Applies a function of a row to all rows, in the place of what they are made of.
+
+    A result that does not fit there gets memory of its own.
 
     Args:
-        run: of one row of each grid; None stays None.
-        grids: of the same length; the first is not None.
+        run: of one row of each grid; None stays None. It keeps the shape of moved rows.
+        grid: of floats; what is written over.
+        others: of the same length.
+        rows: where rows lie; None: each by itself.
     """
-    if grids[0] is not None and grids[0].shape[0] == 1:
-        return run(*(None if grid is None else grid[0] for grid in grids))[None]
-    return jax.lax.map(lambda rows: run(*rows), grids)
+    rows = rows or Rows()
+    made = _made(run, grid, others)
+    if (made.shape, made.dtype) != (grid.shape[1:], grid.dtype):
+        return tabulate(lambda i: run(*_at(i, grid, *others)), len(grid), after=grid)
+
+    def step(index: Array, carried: tuple[Array, Any]) -> tuple[Array, Any]:
+        held, room = carried
+        row, room = rows.take(held, index, room)
+        return rows.put(held, index, run(row, *_at(index, *others))), room
+
+    held = rows.opened(grid)
+    held, _ = jax.lax.fori_loop(0, len(grid), step, (held, rows.room(held)))
+    return held.reshape(grid.shape)
 
 
 def tabulate(run: Callable[[Array], Array], count: int, after: Array) -> Array:
@@ -44,100 +165,80 @@ def tabulate(run: Callable[[Array], Array], count: int, after: Array) -> Array:
     def step(index: Array, held: Array) -> Array:
         return jax.lax.dynamic_update_index_in_dim(held, run(index), index, 0)
 
-    # zero, which XLA cannot know; it would take what is cheaper than tanh, and all that
-    # it is made of, into the loop that writes it, once for every number
-    nothing = 0 * jnp.tanh(after[(0,) * after.ndim]).astype(made.dtype)
-    held = jnp.broadcast_to(nothing, (count, *made.shape))
+    held = _zeros((count, *made.shape), made.dtype, after)
     return jax.lax.fori_loop(0, count, step, held)
 
 
-def overwrite(run: Callable[..., Array], grid: Array, *others: Array | None) -> Array:
-    """The same as `walk`, each row in the place of what it was made of, if it fits.
-
-    Args:
-        run: see `walk`.
-        grid: of floats; what is written over.
-        others: of the same length.
-    """
-
-    def made(index: Array) -> Array:
-        return run(*_rows(index, grid, *others))
-
-    def step(index: Array, held: Array) -> Array:
-        row = run(*_rows(index, held, *others))
-        return jax.lax.dynamic_update_index_in_dim(held, row, index, 0)
-
-    row = jax.eval_shape(made, jax.ShapeDtypeStruct((), jnp.int32))
-    if len(grid) == 1 or (row.shape, row.dtype) != (grid.shape[1:], grid.dtype):
-        return tabulate(made, len(grid), after=grid)
-    return jax.lax.fori_loop(0, len(grid), step, grid)
-
-
-def overwrite_shifted(
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def learn(
     run: Callable[..., Array],
-    grid: Float[Array, "r c i j n"],
+    quick: Callable[..., Array],
+    rows: Rows,
+    params: PyTree,
+    grid: Array,
     *others: Array | None,
-    groups: int,
-    beside: int,
-) -> Float[Array, "r c i j n"]:
-    """The same for windows that are moved by half their size, which then move back.
+) -> Array:
+    """Applies a function of parameters and a row to all rows, for gradients of both.
 
-    A row of these is made of the halves of two rows of the grid, no two of the same, so
-    it can be written back to where it was taken from. A row that is moved in the cache
-    costs little; to move all of them takes five passes over memory, there and back.
+    These compute a row anew, and overwrite the slope of its result. Those that JAX
+    takes of a loop begin with zeros for every result, which XLA makes when the program
+    begins and keeps until then.
 
     Args:
-        run: keeps the shape of a row.
-        grid: see `Lanes`; `i` of half the size of `j` is moved along time only.
-        others: of the same length.
-        groups: examples, or groups of them, beside the rows.
-        beside: examples beside the windows of each other.
+        run: of parameters and one row of each grid; None stays None. It keeps the shape
+            of moved rows.
+        quick: the same, where no gradient is taken of it.
+        rows: where rows lie.
+        params: for all rows.
+        grid: of floats.
+        others: of the same length, without gradients.
     """
-    count, channels, height, width, windows = grid.shape
-    view = channels, height, width, beside, windows // beside
-    up = width // 2 if height == width else 0  # rows of tokens that windows move by
-    pieces = [piece for piece in _pieces(width, windows // beside) if piece.windows]
+    made = _made(functools.partial(quick, params), grid, others)
 
-    def place(index: Array, i: Array | int) -> tuple[Array, Array | int]:
-        """Where row `i` of tokens of a shifted row of windows lies in the grid."""
-        return (index + groups * ((i + up) // height)) % count, (i + up) % height
+    def step(index: Array, carried: tuple[Array, Any]) -> tuple[Array, Any]:
+        held, room = carried
+        row, room = rows.take(source, index, room)
+        row = quick(params, row, *_at(index, *others))
+        return rows.put(held, index, row), room
 
-    def take(held: Array, index: Array, row: Array) -> Array:
-        def step(i: Array, row: Array) -> Array:
-            source, above = place(index, i)
-            for piece in pieces:
-                there = source, 0, above, piece.j, 0, piece.n
-                here = 0, i, piece.shifted_j, 0, piece.shifted_n
-                size = 1, channels, 1, width // 2, beside, piece.windows
-                part = jax.lax.dynamic_slice(held, there, size)[0]
-                row = jax.lax.dynamic_update_slice(row, part, here)
-            return row
+    source = rows.opened(grid)
+    held = rows.opened(_zeros((len(grid), *made.shape), made.dtype, grid))
+    held, _ = jax.lax.fori_loop(0, len(grid), step, (held, rows.room(source)))
+    return held.reshape(len(grid), *made.shape)
 
-        # a loop, so that XLA writes parts of the row: what it fused with the use of the
-        # row would compute an index for every number
-        return jax.lax.fori_loop(0, height, step, row)
 
-    def put(held: Array, index: Array, row: Array) -> Array:
-        for first in (0, up) if up else (0,):
-            target, above = place(index, first)
-            for piece in pieces:
-                there = target, 0, above, piece.j, 0, piece.n
-                here = 0, first, piece.shifted_j, 0, piece.shifted_n
-                size = channels, up or height, width // 2, beside, piece.windows
-                part = jax.lax.dynamic_slice(row, here, size)
-                held = jax.lax.dynamic_update_slice(held, part[None], there)
-        return held
+def _learn_forward(run, quick, rows: Rows, params: PyTree, grid: Array, *others):
+    made = learn(run, quick, rows, params, grid, *others)
+    return made, (params, grid, others)
 
-    def step(index: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
-        held, row = carried
-        row = take(held, index, row)
-        made = run(row.reshape(grid.shape[1:]), *_rows(index, *others))
-        return put(held, index, made.reshape(view)), row
 
-    held = grid.reshape(count, *view)
-    # the row is carried only to be written over: fresh memory would be cleared first
-    held, _ = jax.lax.fori_loop(0, count, step, (held, held[0]))
-    return held.reshape(grid.shape)
+def _learn_backward(run, quick, rows: Rows, kept: tuple[Any, ...], slope: Array):
+    del quick
+    params, grid, others = kept
+
+    def step(index: Array, carried: tuple[Any, ...]) -> tuple[Any, ...]:
+        found, of_params, room, slope_room = carried
+        row, room = rows.take(source, index, room)
+        of_row, slope_room = rows.take(found if fits else given, index, slope_room)
+
+        def again(params: PyTree, row: Array) -> Array:
+            return run(params, row, *_at(index, *others))
+
+        _, undo = jax.vjp(again, params, row)
+        more, of_row = undo(of_row)
+        of_params = jax.tree.map(jnp.add, of_params, more)
+        return rows.put(found, index, of_row), of_params, room, slope_room
+
+    source, given = rows.opened(grid), rows.opened(slope)
+    fits = (slope.shape, slope.dtype) == (grid.shape, grid.dtype)
+    found = given if fits else _zeros(grid.shape, grid.dtype, slope)
+    of_params = jax.tree.map(lambda leaf: _zeros(leaf.shape, leaf.dtype, slope), params)
+    carried = found, of_params, rows.room(source), rows.room(found)
+    found, of_params, _, _ = jax.lax.fori_loop(0, len(grid), step, carried)
+    return of_params, found.reshape(grid.shape), *(None for _ in others)
+
+
+learn.defvjp(_learn_forward, _learn_backward)
 
 
 class _Piece(NamedTuple):
@@ -145,20 +246,43 @@ class _Piece(NamedTuple):
 
     j: int
     n: int
-    shifted_j: int
-    shifted_n: int
+    moved_j: int
+    moved_n: int
     windows: int
 
 
-def _pieces(width: int, windows: int) -> Iterator[_Piece]:
+def _pieces(held: Float[Array, "r c i j b m"]) -> Iterator[_Piece]:
     """A row of tokens in the grid, and in windows that are moved by half their size."""
-    half = width // 2
+    half, windows = held.shape[3] // 2, held.shape[5]
     yield _Piece(half, 0, 0, 0, windows)
-    yield _Piece(0, 1, half, 0, windows - 1)
+    if windows > 1:
+        yield _Piece(0, 1, half, 0, windows - 1)
     yield _Piece(0, 0, half, windows - 1, 1)  # the first comes in behind the last
 
 
-def _rows(index: Array, *grids: Array | None) -> list[Array | None]:
+def _up(held: Float[Array, "r c i j b m"]) -> int:
+    """Rows of tokens that windows move by."""
+    height, width = held.shape[2:4]
+    return width // 2 if height == width else 0
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any, after: Array) -> Array:
+    """Zeros that are made when they are needed, and not when the program begins.
+
+    XLA cannot know that they are zeros of something. It would take what is cheaper than
+    tanh, and all that this is made of, into the loop that writes them, once for every
+    number.
+    """
+    nothing = 0 * jnp.tanh(after[(0,) * after.ndim])
+    return jnp.broadcast_to(nothing.astype(dtype), shape)
+
+
+def _made(run: Callable[..., Array], grid: Array, others: tuple[Array | None, ...]):
+    """Shape and type of what is made of a row."""
+    return jax.eval_shape(lambda i: run(*_at(i, grid, *others)), jnp.zeros((), int))
+
+
+def _at(index: Array, *grids: Array | None) -> list[Array | None]:
     return [
         None
         if grid is None

@@ -141,16 +141,17 @@ def test_shifted_rows_are_written_back_where_they_were(features, beside, windows
     height = held.shape[2]
     others = features(len(held), height * 4, held.shape[-1])
 
-    def run(row, other):
+    def run(scale, row, other):
         tokens = jnp.cumsum(row.reshape(len(row), -1, row.shape[-1]), axis=1)
-        return (tokens * other).reshape(row.shape)  # a token's place matters
+        return (scale * tokens * other).reshape(row.shape)  # a token's place matters
 
     there = lanes.shift(held)
-    moved = jnp.stack([run(*given) for given in zip(there, others, strict=True)])
+    given = zip(there, others, strict=True)
+    moved = jnp.stack([run(0.5, *rows) for rows in given])
     back = lanes.shift(moved, back=True)
     for in_place in (True, False):
         lanes = dataclasses.replace(lanes, in_place=in_place)
-        made = lanes.each(run, held, others, shifted=True)
+        made = lanes.each(run, 0.5, held, others, shifted=True)
         np.testing.assert_allclose(made, back, rtol=1e-6)
 
 

@@ -1,9 +1,13 @@
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxcodec.modules import walks
+from jaxcodec.modules.lanes import Lanes
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -38,3 +42,72 @@ def test_memory_is_taken_when_it_is_needed():
 
     memory = jax.jit(chain).lower(rows).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 3.5 * rows.nbytes
+
+
+@pytest.mark.parametrize("beside, rows", [(1, 4), (2, 8), (4, 2)])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_rows_have_the_gradients_of_all_at_once(
+    features, same_with_gradients, beside, rows, shifted
+):
+    lanes = Lanes(4, 4, beside)
+    grid = lanes.enter(features(4, rows, 12, 3))
+    kernel, others = features(3, 3), features(len(grid), grid.shape[-1])
+
+    def run(kernel, row, other):
+        mixed = jnp.tensordot(kernel, jnp.sin(row), 1)
+        return row + mixed * jnp.cumsum(other)  # a window's place matters
+
+    def made(lanes, kernel, grid):
+        return lanes.each(run, kernel, grid, others, shifted=shifted)
+
+    at_once = functools.partial(made, dataclasses.replace(lanes, at_once=True))
+    same_with_gradients(functools.partial(made, lanes), at_once, kernel, grid)
+
+
+def test_rows_that_change_have_the_same_gradients(features, same_with_gradients):
+    kernel, grid = features(5, 3), features(4, 3, 2, 4, 6)
+
+    def run(kernel, row):
+        return jnp.tensordot(kernel, jnp.sin(row), 1)
+
+    def made(lanes, kernel, grid):
+        return lanes.each(run, kernel, grid)
+
+    at_once = functools.partial(made, Lanes(1, 4, at_once=True))
+    same_with_gradients(functools.partial(made, Lanes(1, 4)), at_once, kernel, grid)
+
+
+def test_the_quick_way_is_taken_where_no_gradient_is():
+    """So it may do what has slow gradients, or none."""
+    rows, twice, four = jnp.ones((2, 3)), jnp.float32(2), jnp.float32(4)
+
+    def run(scale, row):
+        return scale * row
+
+    def quick(scale, row):
+        return jax.lax.stop_gradient(run(scale, row))
+
+    def energy(scale, rows):
+        return jnp.sum(Lanes(1, 4).each(run, scale, rows, quick=quick))
+
+    made, slopes = jax.value_and_grad(energy, (0, 1))(twice, rows)
+    assert made == 12
+    np.testing.assert_array_equal(slopes[0], 6.0)
+    np.testing.assert_array_equal(slopes[1], jnp.full((2, 3), 2.0))
+    assert energy(four, rows) == 24
+
+
+def test_learning_takes_no_memory_before_it_is_needed():
+    """The rows of every link, which their gradients need, and little else."""
+    rows, links = jnp.ones((4, 1000)), 8
+
+    def energy(scale, rows):
+        for _ in range(links):
+            rows = Lanes(1, 4).each(
+                lambda scale, row: jnp.sin(scale * row), scale, rows
+            )
+        return jnp.sum(rows)
+
+    step = jax.jit(jax.grad(energy)).lower(jnp.float32(1), rows).compile()
+    held = step.memory_analysis().temp_size_in_bytes
+    assert held < (links + 3.5) * rows.nbytes
