@@ -79,35 +79,39 @@ def test_rows_that_change_have_the_same_gradients(features, same_with_gradients)
 
 def test_the_quick_way_is_taken_where_no_gradient_is():
     """So it may do what has slow gradients, or none."""
-    rows, twice, four = jnp.ones((2, 3)), jnp.float32(2), jnp.float32(4)
+    rows, scale = jnp.ones((2, 3)), jnp.float32(2)
 
     def run(scale, row):
         return scale * row
 
     def quick(scale, row):
-        return jax.lax.stop_gradient(run(scale, row))
+        return jax.lax.stop_gradient(run(scale, row)) + 1  # to be told apart
 
     def energy(scale, rows):
         return jnp.sum(Lanes(1, 4).each(run, scale, rows, quick=quick))
 
-    made, slopes = jax.value_and_grad(energy, (0, 1))(twice, rows)
-    assert made == 12
+    made, slopes = jax.value_and_grad(energy, (0, 1))(scale, rows)
+    assert made == energy(scale, rows) == 18
     np.testing.assert_array_equal(slopes[0], 6.0)
     np.testing.assert_array_equal(slopes[1], jnp.full((2, 3), 2.0))
-    assert energy(four, rows) == 24
 
 
 def test_learning_takes_no_memory_before_it_is_needed():
-    """The rows of every link, which their gradients need, and little else."""
-    rows, links = jnp.ones((4, 1000)), 8
+    """What rows are made of, which their gradients need, and little else."""
+    rows, links, more = jnp.ones((4, 1000)), 8, 100
+
+    def longer(scale, row):
+        return jnp.concatenate([scale * row, row[:more]])
+
+    def shorter(scale, row):
+        return jnp.sin(scale * row[:-more])
 
     def energy(scale, rows):
         for _ in range(links):
-            rows = Lanes(1, 4).each(
-                lambda scale, row: jnp.sin(scale * row), scale, rows
-            )
+            rows = Lanes(1, 4).each(longer, scale, rows)
+            rows = Lanes(1, 4).each(shorter, scale, rows)
         return jnp.sum(rows)
 
     step = jax.jit(jax.grad(energy)).lower(jnp.float32(1), rows).compile()
-    held = step.memory_analysis().temp_size_in_bytes
-    assert held < (links + 3.5) * rows.nbytes
+    held = step.memory_analysis().temp_size_in_bytes / rows.nbytes
+    assert held < 2.1 * links + 2
