@@ -2,19 +2,24 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import sys
+import threading
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "BROKEN_JAXLIB",
+    "OVERLAPS_WRONGLY",
     "TUNABLES",
     "cache_folder",
     "check_jaxlib",
     "give_back",
     "prepare",
     "restart_tuned",
+    "turn",
     "usable_cores",
 ]
 
@@ -24,6 +29,11 @@ BROKEN_JAXLIB = {
     "0.10.2": "computes some sums wrongly and crashes on CPUs",
     "0.11.0": "crashes on CPUs",
 }
+
+# a quarter of the codes of ESC-Base came out wrong where two calls overlapped on two
+# cores; one call at a time was right, and so were 0.11.2 and 0.12.0.1
+OVERLAPS_WRONGLY = frozenset({"0.10.1"})
+TURN = threading.Lock()
 
 # XLA takes its memory anew at every call, and touching it for the first time is a
 # fault for each page: with pages of 2 MiB instead of 4 KiB there are few, and none if
@@ -108,6 +118,19 @@ def prepare() -> Path | None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return folder
+
+
+def turn() -> contextlib.AbstractContextManager[Any]:
+    """What to hold while a program runs, until its results are there.
+
+    Holds other threads back where calls must not overlap, see `OVERLAPS_WRONGLY`.
+    """
+    return TURN if _jaxlib() in OVERLAPS_WRONGLY else contextlib.nullcontext()
+
+
+@functools.cache
+def _jaxlib() -> str:
+    return metadata.version("jaxlib")
 
 
 def give_back() -> None:

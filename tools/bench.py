@@ -50,7 +50,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks import fresh, tables
+from tools.benchmarks import figures, fresh, tables
 from tools.benchmarks.alternate import Failed
 from tools.benchmarks.machine import describe
 from tools.benchmarks.make import ROOT, model_folder
@@ -330,7 +330,10 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     _finish(args, document)
-    return 1 if all("failed" in row for row in document.rows) else 0
+    wrong = figures.different(document.rows)
+    for line in wrong:
+        print(f"bench: {line}", file=sys.stderr)
+    return 1 if wrong or all("failed" in row for row in document.rows) else 0
 
 
 if __name__ == "__main__":

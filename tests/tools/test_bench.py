@@ -195,6 +195,41 @@ def test_a_clip_alone_is_cut_as_in_the_library_if_there_are_cores(
     assert made[0].count()["flops"] == made[1].count()["flops"]  # of what is needed
 
 
+def test_times_of_wrong_results_are_told_apart(monkeypatch, capsys):
+    row = {"work": "encode", "system": "torch", "threads": 2, "precision": "float32"}
+    row |= {"batch": 1, "seconds": 10.0}
+    right = [row, row | {"codes_that_differ": 1e-3}, row | {"error_of_peak": 1e-6}]
+    lower = row | {"codes_that_differ": 0.3, "precision": "bfloat16"}
+    assert figures.different([*right, lower]) == []
+    wrong = [
+        row | {"codes_that_differ": 0.27},
+        row | {"error_of_peak": 0.01},
+        row | {"loss_error": float("nan")},
+    ]
+    found = figures.different([*right, *wrong])
+    assert [line.split(": ")[1].split(" is ")[0] for line in found] == [
+        "codes_that_differ",
+        "error_of_peak",
+        "loss_error",
+    ]
+
+    def measured(args):
+        document = bench.Document(None, None, False)
+        document.rows = [row | {"codes_that_differ": 0.27}]
+        return document
+
+    monkeypatch.setattr(bench, "measure", measured)
+    monkeypatch.setattr(bench, "_finish", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["bench", "encode"])
+    assert bench.main() == 1
+    assert "codes_that_differ is 0.27" in capsys.readouterr().err
+
+
+def test_what_is_published_was_computed_rightly():
+    for path in (ROOT / "experiments/results").glob("bench_*.json"):
+        assert figures.different(json.loads(path.read_text())["rows"]) == [], path
+
+
 def test_the_command_measures_and_saves(folder, tmp_path, monkeypatch, capsys):
     pytest.importorskip("torch", reason="PyTorch is not installed")
     out, drawn = tmp_path / "bench_small.json", tmp_path / "grid.svg"

@@ -1,7 +1,7 @@
 """From turns to figures: medians, spreads, rates, and shares of what is possible."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,23 @@ def agreement(work: str, ours: np.ndarray, theirs: np.ndarray) -> dict[str, floa
     peak = float(np.max(np.abs(ours)))
     error = float(np.max(np.abs(ours - theirs)))
     return {"error_of_peak" if work == "decode" else "loss_error": error / peak}
+
+
+def different(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """What two systems made of the same float32 work, where it was not the same.
+
+    Times of wrong results are worth nothing. A few codes are ties, which rounding
+    decides.
+    """
+    most = {"codes_that_differ": 5e-3, "error_of_peak": 1e-3, "loss_error": 1e-3}
+    return [
+        f"{row['work']} by {row['system']} on {row.get('threads')} threads, "
+        f"{row['batch']} x {row['seconds']:g} s: {name} is {row[name]:.3g}, at most "
+        f"{limit:g} was expected."
+        for row in rows
+        for name, limit in most.items()
+        if row.get("precision") == "float32" and not row.get(name, 0) <= limit
+    ]
 
 
 def growth(rows: Sequence[dict[str, Any]]) -> float | None:
