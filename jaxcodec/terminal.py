@@ -1,11 +1,21 @@
 """What a person at a terminal sees: progress, messages, tables, errors in a line."""
 
+import os
 import sys
 from typing import Any, NoReturn
 
 import typer
 
-__all__ = ["SHOWN", "Bar", "misuse", "reason", "say", "shown", "table"]
+__all__ = [
+    "SHOWN",
+    "Bar",
+    "misuse",
+    "reason",
+    "say",
+    "say_at_once",
+    "shown",
+    "table",
+]
 
 LONG = 30  # seconds of audio from which a single file gets a progress bar
 SHOWN = 3  # messages about damage that are shown for one file
@@ -73,6 +83,16 @@ def say(message: str) -> None:
     """A line on standard error."""
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
+
+
+def say_at_once(message: str) -> None:
+    """The same from a handler of signals, past a buffer that may just be written to."""
+    try:
+        descriptor = sys.stderr.fileno()
+    except (OSError, ValueError):  # it is not a file
+        say(message)
+    else:
+        os.write(descriptor, f"{message}\n".encode(errors="replace"))
 
 
 def misuse(message: str) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jaxcodec.terminal import misuse, say
+from jaxcodec.terminal import misuse, say, say_at_once
 
 if TYPE_CHECKING:
     from jaxcodec.experiment import Experiment
@@ -361,7 +361,7 @@ def _stopping(joined: bool) -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        say("stopping after this step, to save; once more to stop at once.")
+        say_at_once("stopping after this step, to save; once more to stop at once.")
 
     signals = [] if joined else [signal.SIGTERM, signal.SIGINT]
     before = {number: signal.signal(number, note) for number in signals}
