@@ -34,8 +34,8 @@ class Batches:
     A program that computes one chunk leaves cores waiting at every small operation, and
     all but one while audio is read, resampled and packed. So calls run side by side,
     unless jaxlib computes wrongly then (`runtime.turn`), while the next chunks are made
-    ready. Memory that calls leave free is cut up by what
-    lives longer, so it is given back now and then, or it would grow with the audio.
+    ready. Memory that calls leave free is cut up by what lives longer, so it is given
+    back now and then, or it would grow with the audio.
 
     Args:
         size: rows per call.

@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -83,6 +84,14 @@ def test_calls_wait_for_each_other_where_jaxlib_would_compute_wrongly(monkeypatc
         found = [made.result() for made in [users.submit(user) for _ in range(2)]]
     assert [len(made) for made in found] == [3, 3]
     assert most == [1] * 6
+
+
+def test_calls_of_another_device_do_not_wait(monkeypatch):
+    installed = frozenset({metadata.version("jaxlib")})
+    monkeypatch.setattr(runtime, "OVERLAPS_WRONGLY", installed)
+    assert runtime.turn() is runtime.TURN
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert runtime.turn() is not runtime.TURN
 
 
 def test_no_more_is_taken_than_keeps_the_calls_busy():
