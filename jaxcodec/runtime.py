@@ -2,24 +2,23 @@
 
 import contextlib
 import ctypes
-import functools
 import os
+import re
 import sys
-import threading
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 __all__ = [
     "BROKEN_JAXLIB",
-    "OVERLAPS_WRONGLY",
+    "DIVIDES_RIGHTLY",
     "TUNABLES",
     "cache_folder",
     "check_jaxlib",
+    "compiler_options",
     "give_back",
     "prepare",
     "restart_tuned",
-    "turn",
     "usable_cores",
 ]
 
@@ -30,10 +29,14 @@ BROKEN_JAXLIB = {
     "0.11.0": "crashes on CPUs",
 }
 
-# a quarter of the codes of ESC-Base came out wrong where two calls overlapped on two
-# cores of a CPU; one call at a time was right, and so were 0.11.2 and 0.12.0.1
-OVERLAPS_WRONGLY = frozenset({"0.10.1"})
-TURN = threading.Lock()
+# XLA's CPU backend divides loops among threads, and each leaves a task in a queue, even
+# if nothing is left to do. Where as many programs run as there are threads, nobody has
+# time to take these out. Behind a thousand of them products of matrices were wrong: of
+# one block of 96 x 192 weights, another one was used, which Eigen packs later. So it
+# seems that tasks of a product are run at once when the queue is full. 0.10.1, 0.11.1
+# and 0.11.2 have this fault; 0.12.0 and 0.12.0.1 have not
+DIVIDES_RIGHTLY = (0, 12)
+UNDIVIDED = {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"}
 
 # XLA takes its memory anew at every call, and touching it for the first time is a
 # fault for each page: with pages of 2 MiB instead of 4 KiB there are few, and none if
@@ -120,20 +123,34 @@ def prepare() -> Path | None:
     return folder
 
 
-def turn() -> contextlib.AbstractContextManager[Any]:
-    """What to hold while a program runs, until its results are there.
+def compiler_options(
+    platform: str | None = None, version: str | None = None
+) -> dict[str, Any] | None:
+    """What programs of a model must be compiled with, for `jax.jit` or `.compile()`.
 
-    Holds other threads back where calls must not overlap, see `OVERLAPS_WRONGLY`.
+    On a CPU, programs that run at the same time (in threads, or on several devices made
+    of one CPU) would else compute wrongly with some versions, see `DIVIDES_RIGHTLY`.
+
+    Args:
+        platform: that the program is for; the default one if None.
+        version: of jaxlib; the installed one if None.
+
+    Returns:
+        Options, or None where none are needed.
     """
     import jax
 
-    alone = _jaxlib() in OVERLAPS_WRONGLY and jax.default_backend() == "cpu"
-    return TURN if alone else contextlib.nullcontext()
+    platform = jax.default_backend() if platform is None else platform
+    version = metadata.version("jaxlib") if version is None else version
+    if platform != "cpu" or _numbers(version) >= DIVIDES_RIGHTLY:
+        return None
+    return dict(UNDIVIDED)
 
 
-@functools.cache
-def _jaxlib() -> str:
-    return metadata.version("jaxlib")
+def _numbers(version: str) -> tuple[int, ...]:
+    """Of a version, as far as it consists of them: 0.12.1.dev3 is 0.12.1."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, found.group().split("."))) if found else ()
 
 
 def give_back() -> None:

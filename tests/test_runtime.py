@@ -33,6 +33,69 @@ def test_this_jax_computes_what_it_should():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+# behind 2500 loops that are divided among threads, products that need several parts of
+# their factors; alone, and in as many threads as there are cores
+OVERLAPPING = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+import jax, jax.numpy as jnp, numpy as np
+from jaxcodec.runtime import compiler_options, usable_cores
+from jaxcodec.inference.traced import Traced
+rng, count = np.random.default_rng(0), usable_cores()
+given = [
+    [rng.normal(size=size).astype(np.float32)
+     for size in ((384, 1536), (384, 1136), (1536, 64))]
+    for _ in range(count)
+]
+def run(weights, x, grid):
+    step = lambda _, grid: jnp.tanh(grid + grid[::-1])
+    return weights.T @ (x + jax.lax.fori_loop(0, 2500, step, grid)[0, 0])
+if sys.argv[1] == "traced":
+    program = Traced(run, "a test", None)
+else:
+    options = compiler_options() if sys.argv[1] == "options" else None
+    program = jax.jit(run, compiler_options=options)
+alone = [np.asarray(program(*one)) for one in given]
+start = threading.Barrier(count)
+def call(one):
+    start.wait(60)
+    return np.asarray(program(*one))
+worst = 0.0
+with ThreadPoolExecutor(count) as threads:
+    for _ in range(6):
+        for found, wanted in zip(threads.map(call, given), alone):
+            worst = max(worst, float(np.abs(found - wanted).max()))
+assert worst < 1e-2, worst
+"""
+
+
+@pytest.mark.parametrize("compiled", ["options", "traced"])
+def test_programs_that_overlap_compute_what_they_do_alone(compiled):
+    """In a process of their own, whose pool has a thread for every core."""
+    code = [sys.executable, "-c", OVERLAPPING, compiled]
+    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    env["PYTHONPATH"] = str(Path(runtime.__file__).parents[1])
+    done = subprocess.run(code, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("version", "undivided"),
+    [
+        ("0.10.1", True),
+        ("0.11.2", True),
+        ("0.12.0", False),
+        ("0.12.0.1", False),
+        ("0.12.1.dev20261122", False),
+        ("1.0", False),
+    ],
+)
+def test_only_versions_that_divide_wrongly_are_kept_from_it(version, undivided):
+    options = runtime.compiler_options("cpu", version)
+    assert (options == runtime.UNDIVIDED) if undivided else options is None
+    assert runtime.compiler_options("tpu", version) is None
+
+
 @pytest.mark.parametrize("version", runtime.BROKEN_JAXLIB)
 def test_broken_versions_are_refused_with_advice(version):
     with pytest.raises(RuntimeError, match=f"jaxlib {version} .* pip install"):

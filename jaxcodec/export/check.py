@@ -16,6 +16,7 @@ from jaxcodec.models.configs import PyramidConfig
 from jaxcodec.models.named import build
 from jaxcodec.quantizers.codebook import lookup, nearest, unit
 from jaxcodec.quantizers.product import GroupProjection
+from jaxcodec.runtime import compiler_options
 
 __all__ = ["BOUNDS", "Candidate", "compare", "margin_meter", "reference", "verdict"]
 
@@ -156,8 +157,9 @@ def reference(
     """The model as `Codec` runs it: float32 in JAX, in the chunks of the manifest."""
     model, variables = build(config), jax.device_put(variables)
     # written as in `Codec`, so that its compiled programs are found again
-    encode = jax.jit(functools.partial(model.apply, method="encode"))
-    decode = jax.jit(functools.partial(model.apply, method="decode"))
+    jit = functools.partial(jax.jit, compiler_options=compiler_options())
+    encode = jit(functools.partial(model.apply, method="encode"))
+    decode = jit(functools.partial(model.apply, method="decode"))
     return Portable(
         manifest,
         None,
@@ -177,7 +179,7 @@ def margin_meter(
     """
     model, variables = build(config), jax.device_put(variables)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def run(variables, waveform, present):
         _, kept = model.apply(
             variables,

@@ -6,6 +6,8 @@ weights are an argument, a dictionary as safetensors gives it, so they can be st
 any precision, and swapped.
 """
 
+import functools
+
 import jax
 import numpy as np
 from jax import export
@@ -13,6 +15,7 @@ from jax import export
 from jaxcodec.arrays import Float, Int, Shaped
 from jaxcodec.export.programs import decoder, encoder
 from jaxcodec.models.configs import PyramidConfig
+from jaxcodec.runtime import compiler_options
 
 __all__ = ["PLATFORMS", "StableHLO", "export_decoder", "export_encoder"]
 
@@ -65,8 +68,9 @@ class StableHLO:
     """Runs two exported programs: needs JAX, but nothing of the model's code."""
 
     def __init__(self, encoder: bytes, decoder: bytes, weights: Weights):
-        self._encoder = jax.jit(export.deserialize(bytearray(encoder)).call)
-        self._decoder = jax.jit(export.deserialize(bytearray(decoder)).call)
+        jit = functools.partial(jax.jit, compiler_options=compiler_options())
+        self._encoder = jit(export.deserialize(bytearray(encoder)).call)
+        self._decoder = jit(export.deserialize(bytearray(decoder)).call)
         self._weights = jax.device_put(weights)
 
     def encode(

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcodec.runtime import give_back, turn, usable_cores
+from jaxcodec.runtime import give_back, usable_cores
 
 __all__ = ["Batches", "calls_at_once"]
 
@@ -33,9 +33,8 @@ class Batches:
 
     A program that computes one chunk leaves cores waiting at every small operation, and
     all but one while audio is read, resampled and packed. So calls run side by side,
-    unless jaxlib computes wrongly then (`runtime.turn`), while the next chunks are made
-    ready. Memory that calls leave free is cut up by what lives longer, so it is given
-    back now and then, or it would grow with the audio.
+    while the next chunks are made ready. Memory that calls leave free is cut up by what
+    lives longer, so it is given back now and then, or it would grow with the audio.
 
     Args:
         size: rows per call.
@@ -109,8 +108,7 @@ class Batches:
             part = [column[low : low + self.size] for column in columns]
             short = self.size - len(part[0])
             part = [np.pad(a, ((0, short), *[(0, 0)] * (a.ndim - 1))) for a in part]
-            with turn():
-                done.append(np.asarray(program(*part)))
+            done.append(np.asarray(program(*part)))
             if next(self._made) % TIDY == 0:
                 give_back()
         return np.concatenate(done)

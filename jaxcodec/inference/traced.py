@@ -19,6 +19,7 @@ from typing import Any
 import jax
 
 from jaxcodec.arrays import Array
+from jaxcodec.runtime import compiler_options
 
 __all__ = ["Traced"]
 
@@ -58,7 +59,7 @@ class Traced:
         run = self._run
         if self._folder is not None:
             run = jax.jit(self._exported(args).call)
-        return run.lower(*args).compile()
+        return run.lower(*args).compile(compiler_options())
 
     def _exported(self, args: tuple[Any, ...]) -> "jax.export.Exported":
         import jax.export

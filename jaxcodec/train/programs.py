@@ -17,6 +17,7 @@ from jaxcodec.models.configs import ESCConfig
 from jaxcodec.models.named import build
 from jaxcodec.optim.averaging import with_average
 from jaxcodec.optim.flat import Layout
+from jaxcodec.runtime import compiler_options
 from jaxcodec.train.adversarial import Adversary
 from jaxcodec.train.codebooks import revive_codebooks, start_codebooks
 from jaxcodec.train.origin import origin_of, variables_of
@@ -97,11 +98,13 @@ class Programs:
             self.shardings,
         )
         rows = parallel.batch_sharding(mesh)
+        options = compiler_options(mesh.devices.flat[0].platform)
         self.step = jax.jit(
             make_train_step(experiment, self.codec, tx, adversary, mesh),
             in_shardings=(self.shardings, rows),
             out_shardings=(self.shardings, same),
             donate_argnums=0,
+            compiler_options=options,
         )
 
         def latents(params: PyTree, batch_stats: PyTree, waveform: Array):
@@ -111,7 +114,7 @@ class Programs:
 
         # every device gets all latents: what is drawn from them is drawn once
         latents = parallel.on_shares(latents, mesh, (False, False, True), True)
-        self._latents = jax.jit(latents, out_shardings=same)
+        self._latents = jax.jit(latents, out_shardings=same, compiler_options=options)
         self._with_params = jax.jit(
             _with_params, out_shardings=self.shardings, donate_argnums=0
         )

@@ -1,5 +1,6 @@
 """Validation while training: every bitrate on the same clips, one program."""
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from jaxcodec.metrics.codes import code_counts, utilisation
 from jaxcodec.metrics.signal import mel_distance, si_sdr
 from jaxcodec.models.codec import CodecOutput
 from jaxcodec.models.named import build
+from jaxcodec.runtime import compiler_options
 from jaxcodec.train.loop import Evaluation
 from jaxcodec.train.step import TrainState, average_of, policy_of
 
@@ -90,7 +92,7 @@ def make_validation(
         out_shardings=parallel.replicated(mesh),
     )
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def run(
         params: PyTree,
         batch_stats: PyTree,

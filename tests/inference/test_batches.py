@@ -1,26 +1,16 @@
 """Chunks computed side by side: same results, same order, no more ahead than needed."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcodec import runtime
 from jaxcodec.inference import batches
 from jaxcodec.inference.batches import Batches
 from jaxcodec.inference.traced import Traced
 
 PATIENCE = 20  # seconds
-
-
-@pytest.fixture
-def sound(monkeypatch):
-    """A jaxlib that computes rightly when calls overlap."""
-    monkeypatch.setattr(runtime, "OVERLAPS_WRONGLY", frozenset())
 
 
 def items(sizes, taken=None):
@@ -54,7 +44,7 @@ def test_results_come_back_in_order(size, calls):
     assert len(called) == {1: 10, 3: 4}[size]
 
 
-def test_calls_run_at_the_same_time(sound):
+def test_calls_run_at_the_same_time():
     meeting = threading.Barrier(2)  # is broken if one call waits for the other's end
 
     def program(rows):
@@ -62,36 +52,6 @@ def test_calls_run_at_the_same_time(sound):
         return rows
 
     assert len(list(Batches(1, 2).run(items([1] * 4), program))) == 4
-
-
-def test_calls_wait_for_each_other_where_jaxlib_would_compute_wrongly(monkeypatch):
-    """In all threads of the process, whoever's batches they belong to."""
-    installed = frozenset({metadata.version("jaxlib")})
-    monkeypatch.setattr(runtime, "OVERLAPS_WRONGLY", installed)
-    running, most = [], []
-
-    def program(rows):
-        running.append(rows)
-        threading.Event().wait(0.05)  # another would begin now
-        most.append(len(running))
-        running.pop()
-        return rows
-
-    def user():
-        return list(Batches(1, 2).run(items([1] * 3), program))
-
-    with ThreadPoolExecutor(2) as users:
-        found = [made.result() for made in [users.submit(user) for _ in range(2)]]
-    assert [len(made) for made in found] == [3, 3]
-    assert most == [1] * 6
-
-
-def test_calls_of_another_device_do_not_wait(monkeypatch):
-    installed = frozenset({metadata.version("jaxlib")})
-    monkeypatch.setattr(runtime, "OVERLAPS_WRONGLY", installed)
-    assert runtime.turn() is runtime.TURN
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert runtime.turn() is not runtime.TURN
 
 
 def test_no_more_is_taken_than_keeps_the_calls_busy():
@@ -150,7 +110,7 @@ def test_nothing_at_all_is_refused(name):
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_a_program_is_compiled_once_for_all_threads(sound, tmp_path, kept):
+def test_a_program_is_compiled_once_for_all_threads(tmp_path, kept):
     compiled: list[str] = []
     meeting = threading.Barrier(4)
 

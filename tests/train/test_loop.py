@@ -107,6 +107,22 @@ def test_one_program_serves_both_phases(programs, run):
     assert programs.step._cache_size() == 1
 
 
+def test_programs_are_compiled_for_devices_that_share_a_cpu(monkeypatch):
+    """As the runtime says: XLA refuses an option that is not one of its own."""
+    monkeypatch.setattr(
+        "jaxcodec.train.programs.compiler_options", lambda platform: {platform: True}
+    )
+    made = Programs(_experiment(), data_mesh())
+    waveform = Batches().at(0)
+    state = made.shapes
+    for lowered in (
+        made.step.lower(state, waveform),
+        made._latents.lower(state.params, state.batch_stats, waveform),
+    ):
+        with pytest.raises(jax.errors.JaxRuntimeError, match="compile option: 'cpu'"):
+            lowered.compile()
+
+
 def test_pretraining_has_no_quantizer_losses(run):
     _, metrics = run
     losses = [m["codebook"] for m in metrics]

@@ -27,7 +27,7 @@ from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_cod
 from jaxcodec.inference.codec import CHUNK_CODES
 from jaxcodec.models.named import build, config_from_dict
 from jaxcodec.modules.policy import Policy, suited
-from jaxcodec.runtime import usable_cores
+from jaxcodec.runtime import compiler_options, usable_cores
 from jaxcodec.train.step import init_state, make_optimizer, make_train_step
 from tools.benchmarks.make import read_variables
 from tools.benchmarks.order import (
@@ -77,7 +77,7 @@ def prepare(order: Order) -> Prepared:
     job = make(order, policy, mesh)
     begun = time.perf_counter()
     lowered = job.function.lower(*job.arguments)
-    compiled = lowered.compile()
+    compiled = lowered.compile(compiler_options())
     spent = time.perf_counter() - begun
     run, output = _calls(order, compiled, job)
     memory = compiled.memory_analysis()
