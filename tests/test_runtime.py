@@ -53,8 +53,7 @@ def run(weights, x, grid):
 if sys.argv[1] == "traced":
     program = Traced(run, "a test", None)
 else:
-    options = compiler_options() if sys.argv[1] == "options" else None
-    program = jax.jit(run, compiler_options=options)
+    program = jax.jit(run, compiler_options=compiler_options())
 alone = [np.asarray(program(*one)) for one in given]
 start = threading.Barrier(count)
 def call(one):
