@@ -6,11 +6,46 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcodec.arrays import Array, Float
+from jaxcodec.arrays import Array, Float, Shaped
 
-__all__ = ["dense", "dense_first", "gelu", "layer_norm"]
+__all__ = ["dense", "dense_first", "gelu", "layer_norm", "nth", "with_nth"]
 
 NORM_EPSILON = 1e-5
+
+
+def nth(array: Shaped[Array, "..."], *place: Array | int) -> Shaped[Array, "..."]:
+    """What lies at one place of the first axes, as `array[place]`.
+
+    Where a place is counted by a loop, `[]` computes what it would be from the end, and
+    chooses: six operations for every axis.
+
+    Args:
+        array: anything.
+        place: of the first axes, from 0; not negative.
+    """
+    rest = array.shape[len(place) :]
+    start = *place, *(0 for _ in rest)
+    size = *(1 for _ in place), *rest
+    return jax.lax.dynamic_slice(
+        array, start, size, allow_negative_indices=False
+    ).reshape(rest)
+
+
+def with_nth(
+    array: Shaped[Array, "..."], part: Shaped[Array, "..."], *place: Array | int
+) -> Shaped[Array, "..."]:
+    """The array with a part of it exchanged, as `array.at[place].set(part)`; see `nth`.
+
+    Args:
+        array: anything.
+        part: what lies at that place of the first axes, of the array's type.
+        place: of the first axes, from 0; not negative.
+    """
+    start = *place, *(0 for _ in part.shape)
+    part = part.reshape(*(1 for _ in place), *part.shape)
+    return jax.lax.dynamic_update_slice(
+        array, part, start, allow_negative_indices=False
+    )
 
 
 def gelu(x: Float[Array, "*b"], by_erfc: bool = False) -> Float[Array, "*b"]:
@@ -51,8 +86,8 @@ def layer_norm(
     shape = (-1,) + (1,) * (x.ndim - 1) if axis == 0 else (-1,)
     scale, bias = params["scale"].reshape(shape), params["bias"].reshape(shape)
     if walked:
-        mean = _walked_mean(lambda i: x[i], x)
-        variance = _walked_mean(lambda i: jnp.square(x[i] - mean), x)
+        mean = _walked_mean(lambda i: nth(x, i), x)
+        variance = _walked_mean(lambda i: jnp.square(nth(x, i) - mean), x)
         return (x - mean) * jax.lax.rsqrt(variance + NORM_EPSILON) * scale + bias
     mean = jnp.mean(x, axis=axis, keepdims=True)
     centred = x - mean

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcodec.arrays import Array, Float
+from jaxcodec.modules.functions import nth, with_nth
 
 __all__ = ["attend", "attend_by_heads"]
 
@@ -116,24 +117,23 @@ def attend_by_heads(
         mixed, copies = carried
 
         def take(part: Array, copies: Array) -> Float[Array, "3 d l n"]:
-            size = 1, 1, *qkv.shape[2:]
-            taken = jax.lax.dynamic_slice(qkv, (part, head, 0, 0, 0), size)[0, 0]
+            taken = nth(qkv, part, head)
             if offset is not None:
-                taken = taken + offset[part, head, :, None, None].astype(qkv.dtype)
-            return jax.lax.dynamic_update_index_in_dim(copies, taken, part, 0)
+                taken = taken + nth(offset, part, head)[:, None, None].astype(qkv.dtype)
+            return with_nth(copies, taken, part)
 
         # a loop, which keeps the copies apart: those of a depth below 8 would be fused
         # with the products, which then go number by number, in ten times as long
         copies = jax.lax.fori_loop(0, 3, take, copies)
         query, key, value = copies
-        bias = biases[head]
+        bias = nth(biases, head)
         query = query * depth**-0.5
         scores = _products(query, key).astype(jnp.float32)
         scores = scores + bias[:count, :count, None]
         if penalty is not None:
             scores = scores + penalty
         if empty is not None:
-            pull = _pull(query, empty[1, head], bias, penalty=penalty, width=width)
+            pull = _pull(query, nth(empty, 1, head), bias, penalty=penalty, width=width)
             scores = jnp.concatenate([scores, pull], axis=1)
         most = jax.lax.stop_gradient(jnp.max(scores, axis=1, keepdims=True))
         scores = jnp.exp(scores - most)
@@ -142,9 +142,9 @@ def attend_by_heads(
         mean = _chain(weights[:, k] * value[:, None, k] for k in range(count))
         if empty is not None:
             rest = jnp.sum(weights[:, count:], axis=1)
-            mean = mean + rest * empty[2, head, :, None, None]
+            mean = mean + rest * nth(empty, 2, head)[:, None, None]
         mean = (mean / total).astype(qkv.dtype)
-        return jax.lax.dynamic_update_index_in_dim(mixed, mean, head, 0), copies
+        return with_nth(mixed, mean, head), copies
 
     # both are made of what is there, though all of it is written over: zeros would be
     # made when the program begins, kept until here, and copied at every call
@@ -173,12 +173,12 @@ def _by_heads_forward(
     inverse = 1 / jnp.sum(weights, axis=2)
 
     def mean(head: Array) -> Float[Array, "d l n"]:
-        weight, given = weights[head], value[head]
+        weight, given = nth(weights, head), nth(value, head)
         mixed = _chain(weight[:, k] * given[:, None, k] for k in range(count))
         if empty is not None:
             rest = jnp.sum(weight[:, count:], axis=1)
-            mixed = mixed + rest * empty[2, head, :, None, None]
-        return mixed * inverse[head]
+            mixed = mixed + rest * nth(empty, 2, head)[:, None, None]
+        return mixed * nth(inverse, head)
 
     mixed = jax.lax.map(mean, jnp.arange(heads))
     kept = qkv, biases, penalty, empty, offset, weights, inverse, mixed
@@ -240,15 +240,15 @@ def _of_tokens(
     count = query.shape[2]
 
     def step(found: Array, head: Array) -> tuple[Array, None]:
-        score, weight, given = of_scores[head], weights[head], slope[head]
+        score, weight, given = (nth(a, head) for a in (of_scores, weights, slope))
+        keys, queries = nth(key, head), nth(query, head)
         slopes = (
-            _chain(score[:, k] * key[head, :, None, k] for k in range(count)),
-            _chain(score[q] * query[head, :, q, None] for q in range(count)),
+            _chain(score[:, k] * keys[:, None, k] for k in range(count)),
+            _chain(score[q] * queries[:, q, None] for q in range(count)),
             _chain(weight[q, :count] * given[:, q, None] for q in range(count)),
         )
         for place, part in enumerate(slopes):
-            where = (place, head, 0, 0, 0)
-            found = jax.lax.dynamic_update_slice(found, part[None, None], where)
+            found = with_nth(found, part, place, head)
         return found, None
 
     found = jnp.zeros((3, *query.shape))

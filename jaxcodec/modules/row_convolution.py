@@ -14,6 +14,7 @@ from einops import rearrange
 
 from jaxcodec.arrays import Array, Float
 from jaxcodec.modules import walks
+from jaxcodec.modules.functions import nth
 
 __all__ = ["convolve_rows"]
 
@@ -63,8 +64,7 @@ def _backward(kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
 
     def add(index: Array, total: Array) -> Array:
         slab = _slab(padded, index, high)
-        slope = jax.lax.dynamic_index_in_dim(slopes, index, 0, keepdims=False)
-        return total + slab @ slope.T
+        return total + slab @ nth(slopes, index).T
 
     total = jnp.zeros((high * channels, wide * cells), kernel.dtype)
     total = jax.lax.fori_loop(0, len(slopes), add, total)
@@ -86,7 +86,9 @@ def _slab(
     padded: Float[Array, "f c n"], index: Array, high: int
 ) -> Float[Array, "_ n"]:
     """What a row of the result sees: `high` rows, with their channels, as a matrix."""
-    slab = jax.lax.dynamic_slice_in_dim(padded, index, high)
+    slab = jax.lax.dynamic_slice_in_dim(
+        padded, index, high, allow_negative_indices=False
+    )
     return slab.reshape(-1, padded.shape[-1])
 
 

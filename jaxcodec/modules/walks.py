@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcodec.arrays import Array, Float, PyTree
+from jaxcodec.modules.functions import nth, with_nth
 
 __all__ = ["Moved", "Rows", "learn", "overwrite", "tabulate"]
 
@@ -30,11 +31,11 @@ class Rows:
 
     def take(self, held: Array, index: Array, room: Any) -> tuple[Array, Any]:
         """A row, and the memory that it was taken to."""
-        return jax.lax.dynamic_index_in_dim(held, index, 0, keepdims=False), room
+        return nth(held, index), room
 
     def put(self, held: Array, index: Array, row: Array) -> Array:
         """A grid with another row."""
-        return jax.lax.dynamic_update_index_in_dim(held, row, index, 0)
+        return with_nth(held, row, index)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Moved(Rows):
                 there = source, 0, above, piece.j, 0, piece.n
                 here = 0, i, piece.moved_j, 0, piece.moved_n
                 size = 1, channels, 1, width // 2, beside, piece.windows
-                part = jax.lax.dynamic_slice(held, there, size)[0]
-                row = jax.lax.dynamic_update_slice(row, part, here)
+                part = _taken(held, there, size)[0]
+                row = _put(row, part, here)
             return row
 
         # a loop, so that XLA writes parts of the row: what it fused with the use of the
@@ -103,8 +104,8 @@ class Moved(Rows):
                 there = target, 0, above, piece.j, 0, piece.n
                 here = 0, first, piece.moved_j, 0, piece.moved_n
                 size = channels, up or height, width // 2, beside, piece.windows
-                part = jax.lax.dynamic_slice(row, here, size)
-                held = jax.lax.dynamic_update_slice(held, part[None], there)
+                part = _taken(row, here, size)
+                held = _put(held, part[None], there)
         return held
 
     def _place(
@@ -112,8 +113,13 @@ class Moved(Rows):
     ) -> tuple[Array, Array | int]:
         """Where row `i` of tokens of a row of moved windows lies in the grid."""
         count, _, height = held.shape[:3]
+        over: Array | int
         down = i + _up(held)
-        return (index + self.groups * (down // height)) % count, down % height
+        if isinstance(down, int):
+            over, down = divmod(down, height)
+        else:  # not negative: `//` and `%` would look
+            over, down = jax.lax.div(down, height), jax.lax.rem(down, height)
+        return jax.lax.rem(index + self.groups * over, count), down
 
 
 def overwrite(
@@ -163,7 +169,7 @@ def tabulate(run: Callable[[Array], Array], count: int, after: Array) -> Array:
     made = jax.eval_shape(run, jax.ShapeDtypeStruct((), jnp.int32))
 
     def step(index: Array, held: Array) -> Array:
-        return jax.lax.dynamic_update_index_in_dim(held, run(index), index, 0)
+        return with_nth(held, run(index), index)
 
     held = _zeros((count, *made.shape), made.dtype, after)
     return jax.lax.fori_loop(0, count, step, held)
@@ -241,6 +247,10 @@ def _learn_backward(run, quick, rows: Rows, kept: tuple[Any, ...], slope: Array)
 learn.defvjp(_learn_forward, _learn_backward)
 
 
+_taken = functools.partial(jax.lax.dynamic_slice, allow_negative_indices=False)
+_put = functools.partial(jax.lax.dynamic_update_slice, allow_negative_indices=False)
+
+
 class _Piece(NamedTuple):
     """Tokens of half the places `j` in some windows `n`, which move together."""
 
@@ -283,9 +293,4 @@ def _made(run: Callable[..., Array], grid: Array, others: tuple[Array | None, ..
 
 
 def _at(index: Array, *grids: Array | None) -> list[Array | None]:
-    return [
-        None
-        if grid is None
-        else jax.lax.dynamic_index_in_dim(grid, index, 0, keepdims=False)
-        for grid in grids
-    ]
+    return [None if grid is None else nth(grid, index) for grid in grids]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcodec.modules.functions import gelu, layer_norm
+from jaxcodec.modules.functions import gelu, layer_norm, nth, with_nth
 
 X = jnp.linspace(-6.0, 6.0, 49)
 
@@ -34,3 +34,26 @@ def test_norms_are_the_same_one_row_after_the_other(features, close):
     mean, spread = jnp.mean(tokens, axis=0), jnp.std(tokens, axis=0)
     expected = (tokens - mean) / spread * params["scale"][:, None]
     close(plain, expected + params["bias"][:, None], 1e-4)
+
+
+@pytest.mark.parametrize("place", [(0,), (2,), (1, 3), (2, 0, 1)])
+def test_one_place_is_taken_and_exchanged(place, features):
+    array = features(3, 4, 2)
+    part = features(*array.shape[len(place) :])
+    index = [jnp.int32(i) for i in place]
+    np.testing.assert_array_equal(jax.jit(nth)(array, *index), array[place])
+    changed = jax.jit(with_nth)(array, part, *index)
+    np.testing.assert_array_equal(changed, array.at[place].set(part))
+
+
+def test_a_place_is_not_looked_for_from_the_end(features):
+    array = features(3, 4)
+
+    def operations(run):
+        return {str(each.primitive) for each in jax.make_jaxpr(run)(array, 1).eqns}
+
+    assert "select_n" in operations(lambda array, i: array[i])
+    assert operations(nth) <= {"dynamic_slice", "reshape", "squeeze"}
+    written = operations(lambda array, i: with_nth(array, array[0], i))
+    assert "dynamic_update_slice" in written
+    assert "select_n" not in written
