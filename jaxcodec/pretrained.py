@@ -61,8 +61,9 @@ def load(name: str | Path | None = None, **options: Any) -> "Codec":
     from jaxcodec import runtime
 
     kept = runtime.prepare()
-    from jaxcodec.export.weights import load_release
-    from jaxcodec.inference.codec import Codec
+    with runtime.uncollected():
+        from jaxcodec.export.weights import load_release
+        from jaxcodec.inference.codec import Codec
 
     release = load_release(folder)
     return Codec(
@@ -71,5 +72,5 @@ def load(name: str | Path | None = None, **options: Any) -> "Codec":
         release.variables,
         release.tables,
         release.fingerprint,
-        **{"traces": kept and kept / "traces", **options},
+        **{"programs": kept and kept / "programs", **options},
     )

@@ -89,7 +89,7 @@ def test_peeled_files_equal_files_of_that_bitrate(codec, speech, coded):
 
 
 def test_loading_does_not_wait_for_flax():
-    """Only tracing a model needs it, and traced programs are kept."""
+    """Only tracing a model needs it, and programs are kept."""
     code = "import sys, jaxcodec; jaxcodec.load(); assert 'flax' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-1000:]

@@ -1,3 +1,4 @@
+import gc
 import os
 import platform
 import subprocess
@@ -40,7 +41,7 @@ import sys, threading
 from concurrent.futures import ThreadPoolExecutor
 import jax, jax.numpy as jnp, numpy as np
 from jaxcodec.runtime import compiler_options, usable_cores
-from jaxcodec.inference.traced import Traced
+from jaxcodec.inference.kept import Kept
 rng, count = np.random.default_rng(0), usable_cores()
 given = [
     [rng.normal(size=size).astype(np.float32)
@@ -50,8 +51,8 @@ given = [
 def run(weights, x, grid):
     step = lambda _, grid: jnp.tanh(grid + grid[::-1])
     return weights.T @ (x + jax.lax.fori_loop(0, 2500, step, grid)[0, 0])
-if sys.argv[1] == "traced":
-    program = Traced(run, "a test", None)
+if sys.argv[1] == "kept":
+    program = Kept(run, "a test", None)
 else:
     program = jax.jit(run, compiler_options=compiler_options())
 alone = [np.asarray(program(*one)) for one in given]
@@ -68,7 +69,7 @@ assert worst < 1e-2, worst
 """
 
 
-@pytest.mark.parametrize("compiled", ["options", "traced"])
+@pytest.mark.parametrize("compiled", ["options", "kept"])
 def test_programs_that_overlap_compute_what_they_do_alone(compiled):
     """In a process of their own, whose pool has a thread for every core."""
     code = [sys.executable, "-c", OVERLAPPING, compiled]
@@ -143,6 +144,67 @@ def test_commands_that_gain_from_huge_pages_start_anew(tmp_path, command, given,
     assert done.returncode == 0, done.stderr
     assert f"jaxcodec {command}" in done.stdout
     assert log.read_text().splitlines() == [repr(value) for value in seen]
+
+
+@pytest.mark.parametrize("command", ["info", "models"])
+def test_commands_that_are_done_leave_at_once(tmp_path, command):
+    """With all that they said, and their status."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit; atexit.register(print, 'taken down')"
+    )
+    path = f"{tmp_path}{os.pathsep}{Path(runtime.__file__).parents[1]}"
+    given = [str(tmp_path / "none.jxc")] if command == "info" else []
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxcodec", command, *given],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert "taken down" not in done.stdout
+    if command == "info":
+        assert done.returncode == 1 and "none.jxc" in done.stderr
+    else:
+        assert done.returncode == 0 and "esc_tiny (default)" in done.stdout
+
+
+SAID = "from jaxcodec.runtime import leave; print('said'); leave(3); print('and on')"
+
+
+def _said(stdout):
+    env = {**os.environ, "PYTHONPATH": str(Path(runtime.__file__).parents[1])}
+    env.pop("PYTHONUNBUFFERED", None)
+    return subprocess.run(
+        [sys.executable, "-c", SAID],
+        env=env,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_what_was_said_is_written_before_a_process_leaves():
+    done = _said(subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (3, "said\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+def test_what_cannot_be_written_at_the_end_is_not_passed_over():
+    with Path("/dev/full").open("w") as full:
+        done = _said(full)
+    assert done.returncode not in (0, 3) and "No space left" in done.stderr
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_garbage_is_looked_for_again_behind_imports(on):
+    was_on = gc.isenabled()
+    try:
+        (gc.enable if on else gc.disable)()
+        with pytest.raises(ImportError), runtime.uncollected():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled() == on
+    finally:
+        (gc.enable if was_on else gc.disable)()
 
 
 # how much of what is taken and freed is still there, before and after it is given back

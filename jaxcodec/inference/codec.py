@@ -17,9 +17,9 @@ from jaxcodec.bitstream import (
 from jaxcodec.inference.batches import Batches, calls_at_once
 from jaxcodec.inference.chunked import Chunking, code_chunks, cut_audio, cut_codes
 from jaxcodec.inference.coded import Coded
+from jaxcodec.inference.kept import Kept
 from jaxcodec.inference.resample import resample_blocks
 from jaxcodec.inference.samples import MAX_CHANNELS, checked
-from jaxcodec.inference.traced import Traced
 from jaxcodec.models.configs import PyramidConfig
 from jaxcodec.models.named import build
 from jaxcodec.modules.policy import Policy, suited
@@ -49,7 +49,7 @@ class Codec:
             with memory of its own. None: on a CPU as many as the process may use cores,
             up to 4, as XLA cannot keep several cores busy with one call; else 2.
         policy: how the model is executed; what suits the device if None.
-        traces: folder that keeps traced programs, for a quicker start; None: nowhere.
+        programs: folder that keeps compiled programs; None: nowhere.
 
     Raises:
         ValueError: `chunk_codes` is no multiple of what an attention window takes, or
@@ -68,7 +68,7 @@ class Codec:
         batch_size: int = 1,
         calls: int | None = None,
         policy: Policy | None = None,
-        traces: Path | None = None,
+        programs: Path | None = None,
     ):
         self.name = name
         self.config = config
@@ -79,10 +79,10 @@ class Codec:
         self.policy = policy or suited(jax.default_backend())
         self.batches = Batches(batch_size, calls_at_once() if calls is None else calls)
         self._variables = jax.device_put(variables)  # one transfer, not one per array
-        self._encode, self._decode = self._programs(traces)
+        self._encode, self._decode = self._programs(programs)
 
-    def _programs(self, traces: Path | None) -> tuple[Traced, Traced]:
-        def model() -> Any:  # not needed where a traced program is kept
+    def _programs(self, programs: Path | None) -> tuple[Kept, Kept]:
+        def model() -> Any:  # not needed where the program is kept
             return build(self.config, self.policy)
 
         def encode(variables: Any, waveform: Array, present: Array) -> Array:
@@ -99,8 +99,8 @@ class Codec:
 
         what = f"{self.config} {self.policy}"
         return (
-            Traced(encode, f"encode {what}", traces),
-            Traced(decode, f"decode {what}", traces),
+            Kept(encode, f"encode {what}", programs),
+            Kept(decode, f"decode {what}", programs),
         )
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from jaxcodec.inference import batches
 from jaxcodec.inference.batches import Batches
-from jaxcodec.inference.traced import Traced
+from jaxcodec.inference.kept import Kept
 
 PATIENCE = 20  # seconds
 
@@ -114,10 +114,10 @@ def test_a_program_is_compiled_once_for_all_threads(tmp_path, kept):
     compiled: list[str] = []
     meeting = threading.Barrier(4)
 
-    class Counted(Traced):
-        def _compiled(self, args):
+    class Counted(Kept):
+        def _program(self, args):
             compiled.append("once")
-            return super()._compiled(args)
+            return super()._program(args)
 
     program = Counted(lambda rows: 2 * rows, "double", tmp_path if kept else None)
 
