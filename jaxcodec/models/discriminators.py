@@ -69,9 +69,15 @@ class DiscriminatorConfig:
 
 
 def level(waveform: Float[Array, "b n"]) -> Float[Array, "b n"]:
-    """Without its mean, and with a peak of 0.8: loudness shall give nothing away."""
+    """Without its mean, and with a peak of 0.8: loudness shall give nothing away.
+
+    The peak is looked up at its place, to which its gradient goes. That of a maximum
+    goes to all that are equal to it, and is divided by how many these are: XLA may find
+    none, where it computes the waveform twice and rounds differently.
+    """
     centred = waveform - jnp.mean(waveform, axis=-1, keepdims=True)
-    peak = jnp.max(jnp.abs(centred), axis=-1, keepdims=True)
+    place = jnp.argmax(jnp.abs(centred), axis=-1, keepdims=True)
+    peak = jnp.abs(jnp.take_along_axis(centred, place, axis=-1))
     return 0.8 * centred / (peak + 1e-9)
 
 

@@ -92,6 +92,16 @@ def test_level(recording, close):
     assert not level(jnp.zeros((1, 9))).any()
 
 
+def test_the_gradient_of_a_peak_goes_to_one_place(close):
+    """Not to all that equal it, of which a program may find none: 0 by 0."""
+    waveform, weights = np.float32([[1, -1, 0.5, -0.5]]), np.float32([[3, 1, -2, 4]])
+    found = jax.grad(lambda x: jnp.sum(weights * level(x)))(jnp.asarray(waveform))
+    expected = 0.8 * weights.astype(float)  # the peak is 1, the mean 0
+    expected[0, 0] -= 0.8 * np.sum(weights * waveform)
+    close(found, expected - expected.mean(), 1e-6)
+    assert not np.isnan(jax.grad(lambda x: jnp.sum(level(x)))(jnp.zeros((1, 9)))).any()
+
+
 def test_verdicts(ran, recording, close):
     assert len(ran["real"]) == len(ran["fake"]) == 8
     for side in ("real", "fake"):
