@@ -32,6 +32,9 @@ ALLOWED = {
     # a distance that is trained on and reported is written once
     ("metrics.signal", "losses.reconstruction"),
     ("metrics.host", "losses.reconstruction"),
+    # parameters of all parts of a model are declared in one way
+    ("quantizers.product", "modules.parameters"),
+    ("quantizers.residual", "modules.parameters"),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcodec.arrays import Array, Float
+from jaxcodec.modules.parameters import parameter
 
 __all__ = ["BatchNorm", "CausalConv", "ConvStage", "ConvUnit", "UpConv"]
 
@@ -33,8 +34,8 @@ class BatchNorm(nn.Module):
         self, features: Float[Array, "b f t c"], train: bool
     ) -> Float[Array, "b f t c"]:
         channels = features.shape[-1]
-        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
-        bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
+        scale = parameter(self, "scale", nn.initializers.ones_init(), (channels,))
+        bias = parameter(self, "bias", nn.initializers.zeros_init(), (channels,))
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         variance = self.variable("batch_stats", "var", jnp.ones, (channels,))
         if not train:
@@ -64,7 +65,7 @@ class PReLU(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "*b"]) -> Float[Array, "*b"]:
-        slope = self.param("slope", nn.initializers.constant(0.25), (1,))
+        slope = parameter(self, "slope", nn.initializers.constant(0.25), (1,))
         return jnp.where(features >= 0, features, slope * features)
 
 
@@ -87,8 +88,8 @@ class CausalConv(nn.Module):
     ) -> Float[Array, "b f2 t d"]:
         high, wide = self.kernel
         shape = (high, wide, features.shape[-1], self.channels)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,))
+        kernel = parameter(self, "kernel", nn.initializers.lecun_normal(), shape)
+        bias = parameter(self, "bias", nn.initializers.zeros_init(), (self.channels,))
         side = (high - 1) // 2
         out = jax.lax.conv_general_dilated(
             _hide(features, present),
@@ -114,8 +115,8 @@ class UpConv(nn.Module):
     ) -> Float[Array, "b f2 t d"]:
         high, wide = self.kernel
         shape = (high, wide, features.shape[-1], self.channels)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,))
+        kernel = parameter(self, "kernel", nn.initializers.lecun_normal(), shape)
+        bias = parameter(self, "bias", nn.initializers.zeros_init(), (self.channels,))
         side = (high - 1) // 2
         out = jax.lax.conv_general_dilated(
             _hide(features, present),

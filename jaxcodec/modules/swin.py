@@ -83,7 +83,7 @@ class SwinBlock(nn.Module):
         hidden = int(channels * self.mlp_ratio)
         dense = nn.initializers.lecun_normal()
         zeros, ones = nn.initializers.zeros_init(), nn.initializers.ones_init()
-        table = ((2 * self.window - 1) ** 2, self.num_heads)
+        places = ((2 * self.window - 1) ** 2, self.num_heads)
         # branches that start small leave a path for the signal through many blocks
         small = nn.initializers.truncated_normal(0.02)
         shapes: dict[str, dict[str, tuple[Any, tuple[int, ...]]]] = {
@@ -92,7 +92,7 @@ class SwinBlock(nn.Module):
                 "kernel": (dense, (channels, 3 * channels)),
                 "bias": (zeros, (3 * channels,)),
             },
-            "position": {"table": (nn.initializers.truncated_normal(0.02), table)},
+            "position": {"table": (nn.initializers.truncated_normal(0.02), places)},
             "proj": {
                 "kernel": (small, (channels, channels)),
                 "bias": (zeros, (channels,)),
@@ -107,9 +107,9 @@ class SwinBlock(nn.Module):
                 "bias": (zeros, (channels,)),
             },
         }
-        params = {
+        params: dict[str, dict[str, Array]] = {
             part: {
-                name: self.param(f"{part}_{name}", init, shape)
+                name: parameters.parameter(self, f"{part}_{name}", init, shape)
                 for name, (init, shape) in entries.items()
             }
             for part, entries in shapes.items()

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcodec.arrays import Array, Float
+from jaxcodec.modules.parameters import parameter
 
 __all__ = ["WeightNormConv"]
 
@@ -34,9 +35,9 @@ class WeightNormConv(nn.Module):
         shape = (*self.kernel, features.shape[-1], self.channels)
         # evenly within 1 / sqrt(inputs of one output), also the bias, as PyTorch does
         reach = (shape[0] * shape[1] * shape[2]) ** -0.5
-        direction = self.param("direction", _uniform(reach), shape)
-        gain = self.param("gain", lambda _: _lengths(direction))
-        bias = self.param("bias", _uniform(reach), (self.channels,))
+        direction = parameter(self, "direction", _uniform(reach), shape)
+        gain = parameter(self, "gain", lambda *_: _lengths(direction), shape[-1:])
+        bias = parameter(self, "bias", _uniform(reach), (self.channels,))
         kernel = direction * (gain / _lengths(direction))
         out = jax.lax.conv_general_dilated(
             features.astype(self.compute_dtype),

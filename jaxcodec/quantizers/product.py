@@ -10,6 +10,7 @@ import numpy as np
 from einops import rearrange
 
 from jaxcodec.arrays import Array, Bool, Float, Int
+from jaxcodec.modules.parameters import parameter
 from jaxcodec.quantizers.codebook import lookup, nearest, straight_through
 
 __all__ = ["GroupProjection", "ProductVQ", "Quantized", "commit"]
@@ -47,8 +48,8 @@ class GroupProjection(nn.Module):
         normal = nn.initializers.normal
         per_group = self.width // self.num_groups
         dim = self.codebook_dim
-        self.down = self.param("down", normal(per_group**-0.5), (self.width, dim))
-        self.up = self.param("up", normal(dim**-0.5), (dim, self.width))
+        self.down = parameter(self, "down", normal(per_group**-0.5), (self.width, dim))
+        self.up = parameter(self, "up", normal(dim**-0.5), (dim, self.width))
 
     @property
     def width(self) -> int:
@@ -145,7 +146,9 @@ class ProductVQ(nn.Module):
         shape = (self.num_groups, self.codebook_size, self.codebook_dim)
         # Kaiming-normal with fan-in `codebook_dim`, as published
         scale = (2 / self.codebook_dim) ** 0.5
-        self.codebook = self.param("codebook", nn.initializers.normal(scale), shape)
+        self.codebook = parameter(
+            self, "codebook", nn.initializers.normal(scale), shape
+        )
 
     def __call__(
         self,

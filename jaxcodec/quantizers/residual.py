@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxcodec.arrays import Array, Bool, Float, Int
+from jaxcodec.modules.parameters import parameter
 from jaxcodec.quantizers.codebook import lookup, nearest, straight_through
 from jaxcodec.quantizers.product import GroupProjection, Quantized, commit
 
@@ -47,7 +48,9 @@ class ResidualProductVQ(nn.Module):
             self.codebook_dim,
         )
         scale = (2 / self.codebook_dim) ** 0.5
-        self.codebook = self.param("codebook", nn.initializers.normal(scale), shape)
+        self.codebook = parameter(
+            self, "codebook", nn.initializers.normal(scale), shape
+        )
 
     def __call__(
         self,
