@@ -68,8 +68,13 @@ def pytest_configure(config):
     jax.config.update(
         "jax_compilation_cache_dir", cache or str(config.rootpath / ".pytest_cache/xla")
     )
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    # writing a small program takes as long as it saves
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # what is imported is never garbage, and most of what tracing makes lives on: looking
+    # for garbage was a twentieth of all time
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items):
