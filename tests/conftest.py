@@ -71,8 +71,7 @@ def pytest_configure(config):
     # writing a small program takes as long as it saves
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    # what is imported is never garbage, and most of what tracing makes lives on: looking
-    # for garbage was a twentieth of all time
+    # what is imported is never garbage, and most of what tracing makes lives on
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
