@@ -68,7 +68,7 @@ def pytest_configure(config):
     jax.config.update(
         "jax_compilation_cache_dir", cache or str(config.rootpath / ".pytest_cache/xla")
     )
-    # writing a small program takes as long as it saves
+    # small programs are hardly ever needed again in a run
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     # what is imported is never garbage, and most of what tracing makes lives on

@@ -17,7 +17,7 @@ def nth(array: Shaped[Array, "..."], *place: Array | int) -> Shaped[Array, "..."
     """What lies at one place of the first axes, as `array[place]`.
 
     Where a place is counted by a loop, `[]` computes what it would be from the end, and
-    chooses: six operations for every axis.
+    chooses: three operations for every axis.
 
     Args:
         array: anything.

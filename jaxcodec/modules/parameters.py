@@ -25,8 +25,8 @@ def parameter(
 ) -> Float[Array, "..."]:
     """A parameter of a module, as by its method `param`.
 
-    That one traces `make` to learn the shape, also where the parameter is there: up to
-    a third of the time that it takes to trace a model.
+    That one traces `make` to learn the shape, also where the parameter is there, which
+    is a good part of what tracing a model takes.
 
     Args:
         module: within `setup` or a compact method.

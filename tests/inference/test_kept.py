@@ -113,10 +113,14 @@ def _fail(*_):
     raise jax.errors.JaxRuntimeError("NOT_FOUND: Function of a fusion not found")
 
 
+def _refuse(*_):
+    raise TypeError("cannot be read")
+
+
 @pytest.mark.parametrize(
     "loaded",
-    [lambda *_: _fail, lambda *_: lambda _, x: 0 * x],
-    ids=["fails", "differs"],
+    [lambda *_: _fail, _refuse, lambda *_: lambda _, x: 0 * x],
+    ids=["fails", "refused", "differs"],
 )
 def test_what_does_not_compute_the_same_when_read_back_is_not_kept(
     counted, tmp_path, monkeypatch, loaded
