@@ -19,6 +19,7 @@ import ctypes
 import functools
 import gc
 import json
+import math
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,6 +57,7 @@ LONG = (  # files of tests that take longest
 )
 MARGIN = 1e-4  # below this a reference's choice of codeword counts as a tie
 PARITY = 1e-4  # of the peak
+ENOUGH = 1.2e9  # bytes that a worker may hold on to, of programs that have been run
 
 seen = {"codes": 0, "ties": 0, "ties decided otherwise": 0}
 worst = {"error": 0.0, "of": "nothing"}
@@ -112,18 +114,28 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_programs():
-    """Keeps the memory of a run below that of its largest module.
+    """Keeps the memory of a run near that of its largest module.
 
     A program that a later module needs again is read from the cache on disk.
     """
     yield
-    _clear()
+    if _resident() > ENOUGH:  # to clear takes half a second
+        _clear()
 
 
 @pytest.fixture(scope="session")
 def forget_programs():
     """Returns a function that frees what compiled programs hold."""
     return _clear
+
+
+def _resident() -> float:
+    """Bytes of memory that this process holds; where that is not told, too many."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return math.inf
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _clear() -> None:

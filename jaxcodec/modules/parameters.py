@@ -4,17 +4,24 @@ The owner then chooses how to compute with them; names and shapes are those of F
 own layers.
 """
 
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
 from flax.errors import ScopeParamShapeError
 
 from jaxcodec.arrays import Array, Float
 
-__all__ = ["convolution", "dense", "norm", "parameter"]
+__all__ = ["convolution", "dense", "norm", "parameter", "together"]
 
 Entry = tuple[str, Any, tuple[int, ...]]  # name, initializer, shape
+# what remains of the deviation where a normal distribution is cut off at twice that
+CUT_OFF = 0.8796257
 
 
 def parameter(
@@ -44,6 +51,38 @@ def parameter(
         path = "/".join(module.path)
         raise ScopeParamShapeError(name, path, value.shape, shape)
     return value
+
+
+def together(
+    module: nn.Module, entries: Mapping[str, tuple[float, tuple[int, ...]]]
+) -> dict[str, Float[Array, "..."]]:
+    """Parameters of a module that are cut from one draw.
+
+    Every draw is hundreds of operations, which take XLA longer to compile than the rest
+    of what makes a model's parameters.
+
+    Args:
+        module: within a compact method.
+        entries: by name, the deviation of a normal distribution that is cut off at
+            twice that, and the shape of the parameter.
+
+    Raises:
+        ScopeParamShapeError: one is there, with another shape.
+    """
+    drawn: list[Any] = [None] * len(entries)
+    if module.is_initializing():
+        ends = np.cumsum([math.prod(shape) for _, shape in entries.values()])
+        key = module.make_rng("params")
+        whole = jax.random.truncated_normal(key, -2.0, 2.0, (int(ends[-1]),))
+        drawn = list(jnp.split(whole, ends[:-1]))
+
+    def make(part: Array, deviation: float, _: Any, shape: tuple[int, ...]) -> Array:
+        return deviation * part.reshape(shape)
+
+    return {
+        name: parameter(module, name, functools.partial(make, part, deviation), shape)
+        for part, (name, (deviation, shape)) in zip(drawn, entries.items(), strict=True)
+    }
 
 
 class _Declared(nn.Module):

@@ -81,39 +81,34 @@ class SwinBlock(nn.Module):
                 "choose a number of heads that divides the channels."
             )
         hidden = int(channels * self.mlp_ratio)
-        dense = nn.initializers.lecun_normal()
+        entry = channels**-0.5 / parameters.CUT_OFF  # keeps the size of features
+        small = 0.02  # branches that start small leave a path through many blocks
+        drawn = {
+            "qkv_kernel": (entry, (channels, 3 * channels)),
+            "position_table": (small, ((2 * self.window - 1) ** 2, self.num_heads)),
+            "proj_kernel": (small, (channels, channels)),
+            "mlp_in_kernel": (entry, (channels, hidden)),
+            "mlp_out_kernel": (small, (hidden, channels)),
+        }
+        constant = {
+            "norm1_scale": channels,
+            "norm1_bias": channels,
+            "qkv_bias": 3 * channels,
+            "proj_bias": channels,
+            "norm2_scale": channels,
+            "norm2_bias": channels,
+            "mlp_in_bias": hidden,
+            "mlp_out_bias": channels,
+        }
+        found = parameters.together(self, drawn)
         zeros, ones = nn.initializers.zeros_init(), nn.initializers.ones_init()
-        places = ((2 * self.window - 1) ** 2, self.num_heads)
-        # branches that start small leave a path for the signal through many blocks
-        small = nn.initializers.truncated_normal(0.02)
-        shapes: dict[str, dict[str, tuple[Any, tuple[int, ...]]]] = {
-            "norm1": {"scale": (ones, (channels,)), "bias": (zeros, (channels,))},
-            "qkv": {
-                "kernel": (dense, (channels, 3 * channels)),
-                "bias": (zeros, (3 * channels,)),
-            },
-            "position": {"table": (nn.initializers.truncated_normal(0.02), places)},
-            "proj": {
-                "kernel": (small, (channels, channels)),
-                "bias": (zeros, (channels,)),
-            },
-            "norm2": {"scale": (ones, (channels,)), "bias": (zeros, (channels,))},
-            "mlp_in": {
-                "kernel": (dense, (channels, hidden)),
-                "bias": (zeros, (hidden,)),
-            },
-            "mlp_out": {
-                "kernel": (small, (hidden, channels)),
-                "bias": (zeros, (channels,)),
-            },
-        }
-        params: dict[str, dict[str, Array]] = {
-            part: {
-                name: parameters.parameter(self, f"{part}_{name}", init, shape)
-                for name, (init, shape) in entries.items()
-            }
-            for part, entries in shapes.items()
-        }
+        for name, size in constant.items():
+            make = ones if name.endswith("scale") else zeros
+            found[name] = parameters.parameter(self, name, make, (size,))
+        params: dict[str, dict[str, Array]] = {}
+        for name, value in found.items():
+            layer, _, part = name.rpartition("_")
+            params.setdefault(layer, {})[part] = value
         table = params["position"]["table"]
         params["position"]["bias"] = table[windows.relative_position(self.window)]
         return params

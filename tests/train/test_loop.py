@@ -11,7 +11,7 @@ import pytest
 from jaxcodec.experiment import Experiment, Objective, Schedule
 from jaxcodec.optim.averaging import averaged
 from jaxcodec.optim.flat import Layout
-from jaxcodec.parallel import data_mesh
+from jaxcodec.parallel import data_mesh, global_batch
 from jaxcodec.train.checkpoint import Checkpoints
 from jaxcodec.train.loop import Evaluation, Options, train
 from jaxcodec.train.programs import Programs
@@ -88,13 +88,20 @@ def _raveled(params):
 
 
 @pytest.fixture(scope="module")
-def run(programs):
+def batch_at(programs):
+    """Returns a function giving a batch as the loop does: another would be another
+    program."""
+    return lambda place: global_batch(Batches().at(place), programs.mesh)
+
+
+@pytest.fixture(scope="module")
+def run(programs, batch_at):
     """States before each step, and the metrics of each."""
     state = programs.start(Batches())
     states, metrics = [], []
     for i in range(7):
         states.append(_copied(state))
-        state, found = programs.step(state, Batches().at(i))
+        state, found = programs.step(state, batch_at(i))
         metrics.append({name: float(value) for name, value in found.items()})
     return states, metrics
 
@@ -161,6 +168,7 @@ def test_a_step_with_bad_gradients_changes_no_weights(programs, run):
     states, _ = run
     batch = Batches().at(0)
     batch[0, 100] = np.nan
+    batch = global_batch(batch, programs.mesh)
     state, metrics = programs.step(_copied(states[-1]), batch)
     jax.tree.map(np.testing.assert_array_equal, state.params, states[-1].params)
     inner = (state.opt_state.inner, states[-1].opt_state.inner)
@@ -230,11 +238,11 @@ def test_nothing_whole_is_an_error(tmp_path, short_run):
     assert (tmp_path / "checkpoints" / "1").is_dir()
 
 
-def test_codebooks_start_from_data(programs, run):
+def test_codebooks_start_from_data(programs, run, batch_at):
     """k-means puts every codeword among latents: the first loss is lower."""
     states, metrics = run
     state = programs.start_codebooks(_copied(states[PRETRAIN]), Batches())
-    _, found = programs.step(state, Batches().at(PRETRAIN))
+    _, found = programs.step(state, batch_at(PRETRAIN))
     assert float(found["codebook"]) < 0.7 * metrics[PRETRAIN]["codebook"]
 
 

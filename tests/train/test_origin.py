@@ -9,7 +9,7 @@ import pytest
 
 from jaxcodec.experiment import Experiment, Objective, Schedule
 from jaxcodec.export.weights import load_release, save_release
-from jaxcodec.parallel import data_mesh
+from jaxcodec.parallel import data_mesh, global_batch
 from jaxcodec.train.loop import Evaluation, Options, train
 from jaxcodec.train.origin import go_on_from
 from jaxcodec.train.programs import Programs
@@ -101,7 +101,7 @@ def test_the_first_step_is_the_next_of_the_run_that_was_released(
     jax.tree.map(np.testing.assert_array_equal, state.params, last.params)
     jax.tree.map(np.testing.assert_array_equal, average_of(state), last.params)
     before = np.asarray(state.params["quantizer_0"]["codebook"])
-    waveform = Batches().at(99)
+    waveform = global_batch(Batches().at(99), programs.mesh)
     state, found = twin.step(state, waveform)
     _, expected = programs.step(jax.tree.map(jax.numpy.copy, last), waveform)
     for name in ("loss", "codebook", "gradient_norm"):
