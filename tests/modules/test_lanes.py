@@ -28,7 +28,7 @@ ROWS = (8, 4, 2)
 
 
 class Pyramid(nn.Module):
-    """Eight rows to two, half a window, and up again."""
+    """Eight rows to two, half a window, and up again; the last stage has no blocks."""
 
     policy: Policy
 
@@ -39,8 +39,9 @@ class Pyramid(nn.Module):
         if self.policy == POLICIES["apart"]:
             lanes = dataclasses.replace(lanes, beside=1)
         features = enter(lanes, features)
-        for channels, up in ((6, False), (8, False), (6, True), (4, True)):
-            stage = SwinStage(2, channels, up, policy=self.policy)
+        scales = ((6, False, 2), (8, False, 2), (6, True, 2), (4, True, 0))
+        for channels, up, depth in scales:
+            stage = SwinStage(2, channels, up, depth, policy=self.policy)
             features = stage(features, present, False, lanes)
         return leave(lanes, features)
 
