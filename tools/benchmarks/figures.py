@@ -83,7 +83,9 @@ def row(
         "temporary_mib": _mib(about.get("temporary_bytes")),
         "parameters": about.get("parameters"),
     }
-    return found | _shares(order, rate / devices, counted, device, matmul_rate)
+    # a product on one of the devices that a CPU is made takes all of its cores
+    apart = devices if device else 1
+    return found | _shares(order, rate / apart, counted, device, matmul_rate)
 
 
 def _shares(
@@ -93,7 +95,11 @@ def _shares(
     device: Device | None,
     matmul_rate: float | None,
 ) -> dict[str, Any]:
-    """Operations and bytes per second of audio, and how near the peaks that is."""
+    """Operations and bytes per second of audio, and how near the peaks that is.
+
+    Args:
+        rate: audio-seconds per second of what the peaks are of.
+    """
     flops, moved = counted.get("flops"), counted.get("bytes")
     peak = device.rates.get(order.precision) if device else matmul_rate
     seconds = audio_seconds(order)
