@@ -169,11 +169,10 @@ def test_running_statistics(tiny, trained, close):
 
 def test_long_clips(tiny, close, same_codes):
     waveform = jnp.asarray(tiny.arrays["long/x"])
-    for k in range(6):
+    for k in (0, 2, 5):
         made = tiny.forward(waveform, k + 1)
-        audio = tiny.arrays.get(f"long/recon_audio_s{k + 1}")
-        if audio is not None:
-            close(made.waveform[:1], audio, of=f"{k + 1} streams")
+        audio = tiny.arrays[f"long/recon_audio_s{k + 1}"]
+        close(made.waveform[:1], audio, of=f"{k + 1} streams")
         for name, metric in METRICS.items():
             expected = tiny.arrays[f"long/{name}"][k]
             close(metric(waveform, made.waveform), expected, of=name)

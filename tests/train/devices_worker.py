@@ -36,7 +36,7 @@ from tests.micro import MICRO
 from tests.train.batches import Batches
 from tests.train.descent import descent
 
-STEPS, HALF, BATCH = 20, 10, 8
+STEPS, HALF, BATCH = 14, 7, 8
 NANO = dataclasses.replace(
     MICRO,
     channels=(6, 6),
@@ -121,12 +121,17 @@ def halfway(folder: Path, name: str) -> Path:
     return out
 
 
+def lowered(made: Programs) -> jax.stages.Lowered:
+    """The step, to be compiled."""
+    shape, rows = (BATCH, NANO.clip_samples(60)), parallel.batch_sharding(made.mesh)
+    batch = jax.ShapeDtypeStruct(shape, np.float32, sharding=rows)
+    return made.step.lower(made.shapes, batch)
+
+
 def one(folder: Path) -> None:
     single, many = programs(1, False), programs(8, True)
     go(single, folder / "run_1", Batches(BATCH), "one")
-    shape, rows = (BATCH, NANO.clip_samples(60)), parallel.batch_sharding(many.mesh)
-    batch = jax.ShapeDtypeStruct(shape, np.float32, sharding=rows)
-    many.step = many.step.lower(many.shapes, batch).compile()
+    many.step = lowered(many).compile()
     go(many, folder / "run_8", Batches(BATCH), "eight")
     go(single, halfway(folder, "run_8_to_1"), Batches(BATCH), "eight_to_1")
     text = many.step.as_text()
@@ -139,6 +144,12 @@ def many(folder: Path, address: str, process: int) -> None:
     parallel.start_distributed(parallel.Cluster(address, 2, process))
     assert jax.device_count() == 4 and jax.local_device_count() == 2
     made = programs(4, True)
+    step = lowered(made)
+    if not parallel.is_main():
+        sync_global_devices("the step is in the cache")
+    made.step = step.compile()
+    if parallel.is_main():
+        sync_global_devices("the step is in the cache")
 
     def part() -> Batches:
         return Batches(BATCH, part=process, parts=2)

@@ -55,14 +55,14 @@ def runs(tmp_path_factory):
     "name", ["eight", "eight_to_1", "two_by_two", "eight_to_two_by_two"]
 )
 def test_the_devices_make_no_difference(runs, name):
-    """Losses and parameters of 20 steps of plain gradient descent.
+    """Losses and parameters of 14 steps of plain gradient descent.
 
     k-means and revival are included, and discriminators from the fifth step on.
     """
     _, load = runs
     expected, actual = load("one"), load(name)
     assert expected.keys() == actual.keys()
-    assert len(actual["loss"]) == 20
+    assert len(actual["loss"]) == 14
     assert actual["loss"][-1] < 0.97 * actual["loss"][4]
     played = actual["discriminator"]
     assert not played[:4].any() and 0 < played[-1] < 0.9 * played[4]
