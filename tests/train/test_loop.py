@@ -89,8 +89,7 @@ def _raveled(params):
 
 @pytest.fixture(scope="module")
 def batch_at(programs):
-    """Returns a function giving a batch as the loop does: another would be another
-    program."""
+    """Returns a function giving a batch, placed as by the loop: one program for all."""
     return lambda place: global_batch(Batches().at(place), programs.mesh)
 
 
