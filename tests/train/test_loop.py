@@ -242,7 +242,8 @@ def test_codebooks_start_from_data(programs, run, batch_at):
     states, metrics = run
     state = programs.start_codebooks(_copied(states[PRETRAIN]), Batches())
     _, found = programs.step(state, batch_at(PRETRAIN))
-    assert float(found["codebook"]) < 0.7 * metrics[PRETRAIN]["codebook"]
+    # 0.68 to 0.70 of it, by JAX's version; 1 without
+    assert float(found["codebook"]) < 0.8 * metrics[PRETRAIN]["codebook"]
 
 
 def test_a_run_gone_astray_is_stopped(tmp_path, short_run):
