@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxcodec.arrays import Array, Float
 from jaxcodec.modules.functions import nth, with_nth
 
-__all__ = ["attend", "attend_by_heads"]
+__all__ = ["attend", "attend_and_keep", "attend_by_heads", "unattend"]
 
 LONGEST = 16  # products that LLVM sums up by vectors; of 24 it takes number by number
 
@@ -111,10 +111,39 @@ def attend_by_heads(
             of its own then: those of a head are copied in any case.
         over: written over with the result, which saves fresh memory.
     """
+    return _by_heads(qkv, biases, penalty, empty, width, offset, over, False)[0]
+
+
+def attend_and_keep(
+    qkv: Float[Array, "3 h d l n"],
+    biases: Float[Array, "h q k"],
+    penalty: Float[Array, "l l n"] | None,
+    empty: Float[Array, "3 h d"] | None,
+    width: int,
+    offset: Float[Array, "3 h d"] | None = None,
+    over: Float[Array, "h d l n"] | None = None,
+) -> tuple[Float[Array, "h d l n"], Float[Array, "h l n"]]:
+    """As `attend_by_heads`, with what `unattend` needs: logarithms of sums of weights.
+
+    With these, weights are made of scores in one pass, without their maximum.
+    """
+    return _by_heads(qkv, biases, penalty, empty, width, offset, over, True)
+
+
+def _by_heads(
+    qkv: Float[Array, "3 h d l n"],
+    biases: Float[Array, "h q k"],
+    penalty: Float[Array, "l l n"] | None,
+    empty: Float[Array, "3 h d"] | None,
+    width: int,
+    offset: Float[Array, "3 h d"] | None,
+    over: Float[Array, "h d l n"] | None,
+    keep: bool,
+) -> tuple[Float[Array, "h d l n"], Any]:
     heads, depth, count = qkv.shape[1:4]
 
-    def step(head: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
-        mixed, copies = carried
+    def step(head: Array, carried: tuple[Any, ...]) -> tuple[Any, ...]:
+        mixed, logs, copies = carried
 
         def take(part: Array, copies: Array) -> Float[Array, "3 d l n"]:
             taken = nth(qkv, part, head)
@@ -144,12 +173,81 @@ def attend_by_heads(
             rest = jnp.sum(weights[:, count:], axis=1)
             mean = mean + rest * nth(empty, 2, head)[:, None, None]
         mean = (mean / total).astype(qkv.dtype)
-        return with_nth(mixed, mean, head), copies
+        if keep:
+            logs = with_nth(logs, most[:, 0] + jnp.log(total), head)
+        return with_nth(mixed, mean, head), logs, copies
 
-    # both are made of what is there, though all of it is written over: zeros would be
+    # all are made of what is there, though all of it is written over: zeros would be
     # made when the program begins, kept until here, and copied at every call
-    start = qkv[0] if over is None else over.astype(qkv.dtype), qkv[:, 0]
-    return jax.lax.fori_loop(0, heads, step, start)[0]
+    mixed = qkv[0] if over is None else over.astype(qkv.dtype)
+    logs = qkv[0, :, 0].astype(jnp.float32) if keep else ()
+    start = mixed, logs, qkv[:, 0]
+    return jax.lax.fori_loop(0, heads, step, start)[:2]
+
+
+def unattend(
+    qkv: Float[Array, "3 h d l n"],
+    biases: Float[Array, "h q k"],
+    penalty: Float[Array, "l l n"] | None,
+    empty: Float[Array, "3 h d"] | None,
+    width: int,
+    logs: Float[Array, "h l n"],
+    slope: Float[Array, "h d l n"],
+) -> tuple[
+    Float[Array, "h d l n"],
+    Float[Array, "3 h d l n"],
+    Float[Array, "h q k"],
+    Float[Array, "3 h d"] | None,
+]:
+    """Gradients of `attend_by_heads`.
+
+    Args:
+        qkv: with its offset.
+        logs: see `attend_and_keep`.
+        slope: of the result.
+
+    Returns:
+        The result, and gradients of `qkv`, of the biases and of what is `empty`.
+    """
+    held = qkv.astype(jnp.float32)
+    query, key, value = held
+    depth, count = query.shape[1:3]
+    scale = depth**-0.5
+    query = query * scale
+    scores = _scores(_products(query, key), query, biases, penalty, empty, width)
+    weights = jnp.exp(scores - logs[:, :, None])
+
+    def mean(head: Array) -> Float[Array, "d l n"]:
+        weight, given = nth(weights, head), nth(value, head)
+        mixed = _chain(weight[:, k] * given[:, None, k] for k in range(count))
+        if empty is not None:
+            rest = jnp.sum(weight[:, count:], axis=1)
+            mixed = mixed + rest * nth(empty, 2, head)[:, None, None]
+        return mixed
+
+    mixed = jax.lax.map(mean, jnp.arange(len(query)))
+    slope = slope.astype(jnp.float32)
+    # what a score gains beyond the mean: gradients of a softmax sum to zero
+    middle = jnp.sum(slope * mixed, axis=1)[:, :, None]
+    of_scores = weights[:, :, :count] * (_products(slope, value) - middle)
+    found = _of_tokens(held, of_scores, weights, slope)
+    short = [(0, size - count) for size in biases.shape[1:]]
+    of_biases = jnp.pad(_sum_of_windows(of_scores), [(0, 0), *short])
+    of_empty = None
+    if empty is not None:
+        gain = jnp.sum(slope * empty[2, :, :, None, None], axis=1)[:, :, None] - middle
+        pull = functools.partial(_pull, penalty=penalty, width=width)
+        given = query, empty[1].astype(jnp.float32), biases
+        _, undo = jax.vjp(jax.vmap(pull), *given)
+        of_query, of_key, more = undo(weights[:, :, count:] * gain)
+        found = found.at[0].add(of_query * scale)
+        of_biases = of_biases + more
+        rest = jnp.sum(weights[:, :, count:], axis=2)
+        of_value = jnp.sum(slope * rest[:, None], axis=(2, 3))
+        of_empty = jnp.stack([jnp.zeros_like(of_key), of_key, of_value])
+        of_empty = of_empty.astype(empty.dtype)
+    of_biases = of_biases.astype(biases.dtype)
+    return mixed.astype(qkv.dtype), found.astype(qkv.dtype), of_biases, of_empty
 
 
 def _by_heads_forward(
@@ -161,98 +259,61 @@ def _by_heads_forward(
     offset: Array | None,
     over: Array | None,
 ):
-    """Keeps the weights of all heads, which every gradient needs."""
     del over
     if offset is not None:
         qkv = qkv + offset[..., None, None].astype(qkv.dtype)
-    query, key, value = qkv.astype(jnp.float32)
-    heads, depth, count = query.shape[:3]
-    query = query * depth**-0.5
-    scores = _scores(_products(query, key), query, biases, penalty, empty, width)
-    weights = jnp.exp(scores - jnp.max(scores, axis=2, keepdims=True))
-    inverse = 1 / jnp.sum(weights, axis=2)
-
-    def mean(head: Array) -> Float[Array, "d l n"]:
-        weight, given = nth(weights, head), nth(value, head)
-        mixed = _chain(weight[:, k] * given[:, None, k] for k in range(count))
-        if empty is not None:
-            rest = jnp.sum(weight[:, count:], axis=1)
-            mixed = mixed + rest * nth(empty, 2, head)[:, None, None]
-        return mixed * nth(inverse, head)
-
-    mixed = jax.lax.map(mean, jnp.arange(heads))
-    kept = qkv, biases, penalty, empty, offset, weights, inverse, mixed
-    return mixed.astype(qkv.dtype), kept
+    mixed, logs = attend_and_keep(qkv, biases, penalty, empty, width)
+    return mixed, (qkv, biases, penalty, empty, offset, logs)
 
 
 def _by_heads_backward(width: int, kept: tuple[Any, ...], slope: Array):
-    qkv, biases, penalty, empty, offset, weights, inverse, mixed = kept
-    query, key, value = qkv.astype(jnp.float32)
-    depth, count = query.shape[1:3]
-    scale = depth**-0.5
-    query = query * scale
-    slope = slope.astype(jnp.float32) * inverse[:, None]
-    # what a score gains beyond the mean: gradients of a softmax sum to zero
-    mean = jnp.sum(slope * mixed, axis=1)[:, :, None]
-    gain = _products(slope, value) - mean
-    of_scores = weights[:, :, :count] * gain
-    found = _of_tokens(of_scores, weights, query, key * scale, slope)
-    short = [(0, size - count) for size in biases.shape[1:]]
-    of_biases = jnp.pad(_sum_of_windows(of_scores), [(0, 0), *short])
-    of_empty = None
-    if empty is not None:
-        gain = jnp.sum(slope * empty[2, :, :, None, None], axis=1)[:, :, None] - mean
-        pull = functools.partial(_pull, penalty=penalty, width=width)
-        given = query, empty[1].astype(jnp.float32), biases
-        _, undo = jax.vjp(jax.vmap(pull), *given)
-        of_query, of_key, more = undo(weights[:, :, count:] * gain)
-        found = found.at[0].add(of_query * scale)
-        of_biases = of_biases + more
-        rest = jnp.sum(weights[:, :, count:], axis=2)
-        of_value = jnp.sum(slope * rest[:, None], axis=(2, 3))
-        of_empty = jnp.stack([jnp.zeros_like(of_key), of_key, of_value])
-        of_empty = of_empty.astype(empty.dtype)
+    qkv, biases, penalty, empty, offset, logs = kept
+    given = qkv, biases, penalty, empty, width, logs
+    _, of_qkv, of_biases, of_empty = unattend(*given, slope)
     of_offset = None
     if offset is not None:
-        of_offset = jnp.sum(found, axis=(3, 4)).astype(offset.dtype)
-    found = found.astype(qkv.dtype)
-    return found, of_biases.astype(biases.dtype), None, of_empty, of_offset, None
+        of_offset = jnp.sum(of_qkv, axis=(-2, -1)).astype(offset.dtype)
+    return of_qkv, of_biases, None, of_empty, of_offset, None
 
 
 def _of_tokens(
+    qkv: Float[Array, "3 h d l n"],
     of_scores: Float[Array, "h q k n"],
     weights: Float[Array, "h q _ n"],
-    query: Float[Array, "h d q n"],
-    key: Float[Array, "h d k n"],
     slope: Float[Array, "h d q n"],
 ) -> Float[Array, "3 h d l n"]:
-    """Gradients of queries, keys and values.
+    """Gradients of queries, keys and values, written over these.
 
-    Head after head into one array: sums behind a reshape would take four times as long.
+    Head after head: sums behind a reshape would take four times as long, and zeros to
+    begin with would be written for every row.
 
     Args:
+        qkv: what is written over.
         of_scores: gradients of the scores.
-        weights: not yet divided by their sum.
-        query: times the scale of scores, as the gradient of a key is.
-        key: the same.
-        slope: gradient of the weighted mean, divided by the sum of weights.
+        weights: of values.
+        slope: gradient of the weighted mean.
     """
-    count = query.shape[2]
+    depth, count = qkv.shape[2:4]
 
-    def step(found: Array, head: Array) -> tuple[Array, None]:
+    def step(head: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
+        held, copies = carried
+
+        def take(part: Array, copies: Array) -> Float[Array, "2 d l n"]:
+            return with_nth(copies, nth(held, part, head) * depth**-0.5, part)
+
+        # a loop, or all of `held` would be copied to be read while it is written
+        queries, keys = copies = jax.lax.fori_loop(0, 2, take, copies)
         score, weight, given = (nth(a, head) for a in (of_scores, weights, slope))
-        keys, queries = nth(key, head), nth(query, head)
         slopes = (
             _chain(score[:, k] * keys[:, None, k] for k in range(count)),
             _chain(score[q] * queries[:, q, None] for q in range(count)),
             _chain(weight[q, :count] * given[:, q, None] for q in range(count)),
         )
         for place, part in enumerate(slopes):
-            found = with_nth(found, part, place, head)
-        return found, None
+            held = with_nth(held, part, place, head)
+        return held, copies
 
-    found = jnp.zeros((3, *query.shape))
-    return jax.lax.scan(step, found, jnp.arange(len(query)))[0]
+    return jax.lax.fori_loop(0, len(weights), step, (qkv, qkv[:2, 0]))[0]
 
 
 attend_by_heads.defvjp(_by_heads_forward, _by_heads_backward)

@@ -12,6 +12,8 @@ from jaxcodec.modules.functions import dense_first, gelu, layer_norm
 from jaxcodec.modules.lane_attention import attend, attend_by_heads
 from jaxcodec.modules.lanes import Lanes
 from jaxcodec.modules.policy import Policy
+from jaxcodec.modules.walked_blocks import walk_and_keep, walk_back, walk_row
+from jaxcodec.modules.walks import Learned
 
 __all__ = ["norm_and_project", "project_and_norm", "run_block"]
 
@@ -46,25 +48,40 @@ def run_block(
     if penalties is None and not lanes.at_once and not filled:
         nothing = _nothing(params["position"]["bias"], grid)
 
-    def run(
-        given: Any, row: Array, penalty: Array | None, walked: bool = False
-    ) -> Array:
-        params, nothing = given
-        return _block_on_row(
-            params,
-            row,
-            penalty if nothing is None else nothing,
-            lanes=lanes,
-            num_heads=num_heads,
-            policy=policy,
-            filled=filled,
-            walked=walked,
-        )
+    layers = {name: layer for name, layer in params.items() if name != "position"}
+    layers["position"] = {"bias": params["position"]["bias"]}
+    how: Any = {"num_heads": num_heads, "policy": policy, "filled": filled}
 
-    quick = functools.partial(run, walked=True)
-    given = params, nothing
+    def run(given: Any, row: Array, penalty: Array | None) -> Array:
+        layers, _ = given
+        return _block_on_row(layers, row, penalty, lanes=lanes, **how)
+
+    def quick(given: Any, row: Array, penalty: Array | None) -> Array:
+        layers, nothing = given
+        return walk_row(layers, row, penalty if nothing is None else nothing, **how)
+
+    def forward(given: Any, row: Array, penalty: Array | None) -> tuple[Array, Any]:
+        layers, nothing = given
+        penalty = penalty if nothing is None else nothing
+        return walk_and_keep(layers, row, penalty, **how)
+
+    def backward(
+        given: Any, slope: Array, kept: Any, row: Array, penalty: Array | None
+    ) -> tuple[Any, Array]:
+        layers, nothing = given
+        of_layers, of_row = walk_back(layers, slope, kept, row, penalty, **how)
+        of_nothing = None if nothing is None else jnp.zeros_like(nothing)
+        return (of_layers, of_nothing), of_row
+
     return lanes.each(
-        run, given, grid, penalties, quick=quick, remat=policy.remat, shifted=shifted
+        run,
+        (layers, nothing),
+        grid,
+        penalties,
+        quick=quick,
+        learned=Learned(forward, backward),
+        remat=policy.remat,
+        shifted=shifted,
     )
 
 
@@ -110,9 +127,7 @@ def _tokens(lanes: Lanes, row: Float[Array, "c i j n"]) -> Array:
 
 
 # jitted, so that blocks of one shape are traced and lowered once for all of them
-@functools.partial(
-    jax.jit, static_argnames=("lanes", "num_heads", "policy", "filled", "walked")
-)
+@functools.partial(jax.jit, static_argnames=("lanes", "num_heads", "policy", "filled"))
 def _block_on_row(
     params: Mapping[str, Any],
     row: Float[Array, "c i j n"],
@@ -122,9 +137,8 @@ def _block_on_row(
     num_heads: int,
     policy: Policy,
     filled: int,
-    walked: bool,
 ) -> Float[Array, "c i j n"]:
-    """Attention and MLP of every window of a row.
+    """Attention and MLP of every window of a row, of which gradients can be taken.
 
     Args:
         params: see `run_block`.
@@ -134,17 +148,13 @@ def _block_on_row(
         num_heads: divides `c`.
         policy: how it is executed.
         filled: rows of tokens that are missing to a window, and seen.
-        walked: as a CPU likes it, if no gradient is taken.
     """
     dtype = jnp.dtype(policy.compute_dtype)
     height, width, windows = row.shape[1:]
     tokens = _tokens(lanes, row)
-    norm = functools.partial(layer_norm, axis=0, walked=walked)
+    norm = functools.partial(layer_norm, axis=0)
     bias = params["qkv"]["bias"].reshape(3, num_heads, -1)
-    project = {"kernel": params["qkv"]["kernel"]} if walked else params["qkv"]
-    normed = norm(tokens, params["norm1"])
-    qkv = dense_first(normed, project, dtype)
-    over = normed.reshape(num_heads, -1, height * width, windows)
+    qkv = dense_first(norm(tokens, params["norm1"]), params["qkv"], dtype)
     attention = attend if lanes.at_once else attend_by_heads
     mixed = attention(
         qkv.reshape(3, num_heads, -1, height * width, windows),
@@ -152,7 +162,6 @@ def _block_on_row(
         penalty,
         bias if filled else None,
         width,
-        **({"offset": bias, "over": over} if walked else {}),
     )
     mixed = mixed.reshape(tokens.shape)
     tokens = tokens + dense_first(mixed, params["proj"], dtype).astype(jnp.float32)

@@ -100,6 +100,7 @@ class Lanes:
         grid: Array,
         *others: Array | None,
         quick: Callable[..., Array] | None = None,
+        learned: walks.Learned | None = None,
         remat: bool = False,
         shifted: bool = False,
     ) -> Array:
@@ -111,6 +112,7 @@ class Lanes:
             grid: its first axis counts rows, its last windows.
             others: the same, of the same length; constants to the gradient.
             quick: the same as `run`, where no gradient is taken of it; None: `run`.
+            learned: the same, where one is and nothing is written over; None: by `run`.
             remat: compute intermediates of rows that are computed at once anew for
                 gradients. Those of the others always are.
             shifted: windows are moved by half their size before, and back after it.
@@ -120,7 +122,8 @@ class Lanes:
             size = self.groups, self.beside
             rows = walks.Moved(*size) if shifted else walks.Rows()
             if not self.in_place:
-                return walks.learn(run, quick, rows, params, grid, *others)
+                steps = learned or walks.Learned.derived(run, quick)
+                return walks.learn(steps, rows, params, grid, *others)
             run = functools.partial(quick, params)
             return walks.overwrite(run, grid, *others, rows=rows)
         if remat:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxcodec.arrays import Array, Float, PyTree
 from jaxcodec.modules.functions import nth, with_nth
 
-__all__ = ["Moved", "Rows", "learn", "overwrite", "tabulate"]
+__all__ = ["Learned", "Moved", "Rows", "learn", "overwrite", "tabulate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,63 +175,105 @@ def tabulate(run: Callable[[Array], Array], count: int, after: Array) -> Array:
     return jax.lax.fori_loop(0, count, step, held)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+class Learned(NamedTuple):
+    """What is done to a row where gradients are taken."""
+
+    forward: Callable[..., tuple[Array, PyTree]]
+    """Of parameters and one row of each grid: the row that comes out, of the same shape
+    if rows are moved, and what is kept of it for gradients, as arrays."""
+    backward: Callable[..., tuple[PyTree, Array]]
+    """Of parameters, the slope of what came out, what was kept, and one row of each
+    grid: the slopes of the parameters and of the row of the first grid."""
+
+    @classmethod
+    def derived(
+        cls, run: Callable[..., Array], quick: Callable[..., Array]
+    ) -> "Learned":
+        """Keeps nothing, and computes a row anew for its gradients.
+
+        Args:
+            run: of parameters and one row of each grid.
+            quick: the same, where no gradient is taken of it.
+        """
+
+        def forward(params: PyTree, *rows: Array | None) -> tuple[Array, PyTree]:
+            return quick(params, *rows), ()
+
+        def backward(
+            params: PyTree, slope: Array, kept: PyTree, row: Array, *others: Any
+        ) -> tuple[PyTree, Array]:
+            del kept
+            _, undo = jax.vjp(lambda *given: run(*given, *others), params, row)
+            return undo(slope)
+
+        return cls(forward, backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def learn(
-    run: Callable[..., Array],
-    quick: Callable[..., Array],
-    rows: Rows,
-    params: PyTree,
-    grid: Array,
-    *others: Array | None,
+    steps: Learned, rows: Rows, params: PyTree, grid: Array, *others: Array | None
 ) -> Array:
     """Applies a function of parameters and a row to all rows, for gradients of both.
 
-    These compute a row anew, and overwrite the slope of its result. Those that JAX
-    takes of a loop begin with zeros for every result, which XLA makes when the program
-    begins and keeps until then.
+    These overwrite the slope of the result. Those that JAX takes of a loop begin with
+    zeros for every result, which XLA makes when the program begins and keeps until
+    then.
 
     Args:
-        run: of parameters and one row of each grid; None stays None. It keeps the shape
-            of moved rows.
-        quick: the same, where no gradient is taken of it.
+        steps: what is done to a row.
         rows: where rows lie.
         params: for all rows.
         grid: of floats.
-        others: of the same length, without gradients.
+        others: of the same length, without gradients; None stays None.
     """
-    made = _made(functools.partial(quick, params), grid, others)
+    return _walked(steps, rows, params, grid, others, keep=False)[0]
 
-    def step(index: Array, carried: tuple[Array, Any]) -> tuple[Array, Any]:
-        held, room = carried
+
+def _walked(
+    steps: Learned,
+    rows: Rows,
+    params: PyTree,
+    grid: Array,
+    others: tuple[Array | None, ...],
+    keep: bool,
+) -> tuple[Array, PyTree]:
+    """What is made of all rows, and what is kept of them."""
+
+    def forward(row: Array, *others: Array | None) -> tuple[Array, PyTree]:
+        made, kept = steps.forward(params, row, *others)
+        return made, kept if keep else ()
+
+    def step(index: Array, carried: tuple[Any, ...]) -> tuple[Any, ...]:
+        held, keeps, room = carried
         row, room = rows.take(source, index, room)
-        row = quick(params, row, *_at(index, *others))
-        return rows.put(held, index, row), room
+        row, kept = forward(row, *_at(index, *others))
+        keeps = jax.tree.map(lambda a, part: with_nth(a, part, index), keeps, kept)
+        return rows.put(held, index, row), keeps, room
 
-    source = rows.opened(grid)
-    held = rows.opened(_zeros((len(grid), *made.shape), made.dtype, grid))
-    held, _ = jax.lax.fori_loop(0, len(grid), step, (held, rows.room(source)))
-    return held.reshape(len(grid), *made.shape)
+    made, kept = _made(forward, grid, others)
+    source, count = rows.opened(grid), len(grid)
+    held = rows.opened(_zeros((count, *made.shape), made.dtype, grid))
+    keeps = jax.tree.map(lambda a: _zeros((count, *a.shape), a.dtype, grid), kept)
+    carried = held, keeps, rows.room(source)
+    held, keeps, _ = jax.lax.fori_loop(0, count, step, carried)
+    return held.reshape(count, *made.shape), keeps
 
 
-def _learn_forward(run, quick, rows: Rows, params: PyTree, grid: Array, *others):
-    made = learn(run, quick, rows, params, grid, *others)
-    return made, (params, grid, others)
+def _learn_forward(steps: Learned, rows: Rows, params: PyTree, grid: Array, *others):
+    made, keeps = _walked(steps, rows, params, grid, others, keep=True)
+    return made, (params, grid, others, keeps)
 
 
-def _learn_backward(run, quick, rows: Rows, kept: tuple[Any, ...], slope: Array):
-    del quick
-    params, grid, others = kept
+def _learn_backward(steps: Learned, rows: Rows, kept: tuple[Any, ...], slope: Array):
+    params, grid, others, keeps = kept
 
     def step(index: Array, carried: tuple[Any, ...]) -> tuple[Any, ...]:
         found, of_params, room, slope_room = carried
         row, room = rows.take(source, index, room)
         of_row, slope_room = rows.take(found if fits else given, index, slope_room)
-
-        def again(params: PyTree, row: Array) -> Array:
-            return run(params, row, *_at(index, *others))
-
-        _, undo = jax.vjp(again, params, row)
-        more, of_row = undo(of_row)
+        kept = jax.tree.map(lambda a: nth(a, index), keeps)
+        rest = row, *_at(index, *others)
+        more, of_row = steps.backward(params, of_row, kept, *rest)
         of_params = jax.tree.map(jnp.add, of_params, more)
         return rows.put(found, index, of_row), of_params, room, slope_room
 
@@ -287,8 +329,10 @@ def _zeros(shape: tuple[int, ...], dtype: Any, after: Array) -> Array:
     return jnp.broadcast_to(nothing.astype(dtype), shape)
 
 
-def _made(run: Callable[..., Array], grid: Array, others: tuple[Array | None, ...]):
-    """Shape and type of what is made of a row."""
+def _made(
+    run: Callable[..., Any], grid: Array, others: tuple[Array | None, ...]
+) -> Any:
+    """Shapes and types of what is made of a row."""
     return jax.eval_shape(lambda i: run(*_at(i, grid, *others)), jnp.zeros((), int))
 
 
