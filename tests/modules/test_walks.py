@@ -96,6 +96,31 @@ def test_the_quick_way_is_taken_where_no_gradient_is():
     np.testing.assert_array_equal(slopes[1], jnp.full((2, 3), 2.0))
 
 
+@pytest.mark.parametrize("shifted", [False, True])
+def test_what_is_kept_of_a_row_comes_back_with_it(
+    features, same_with_gradients, shifted
+):
+    lanes = Lanes(4, 4, 2)
+    grid = lanes.enter(features(4, 8, 12, 3))
+    others, scale = features(len(grid), grid.shape[-1]), jnp.float32(2)
+
+    def run(scale, row, other):
+        return scale * row * other  # a row's place matters
+
+    def forward(scale, row, other):
+        return run(scale, row, other), {"kept": row * other}
+
+    def backward(scale, slope, kept, row, other):
+        return jnp.sum(slope * kept["kept"]), scale * slope * other
+
+    def made(learned, scale, grid):
+        given = run, scale, grid, others
+        return lanes.each(*given, learned=learned, shifted=shifted)
+
+    kept = functools.partial(made, walks.Learned(forward, backward))
+    same_with_gradients(kept, functools.partial(made, None), scale, grid)
+
+
 def test_learning_takes_no_memory_before_it_is_needed():
     """What rows are made of, which their gradients need, and little else."""
     rows, links, more = jnp.ones((4, 1000)), 8, 100
