@@ -12,7 +12,7 @@ from jaxcodec.modules.functions import dense_first, gelu, layer_norm
 from jaxcodec.modules.lane_attention import attend, attend_by_heads
 from jaxcodec.modules.lanes import Lanes
 from jaxcodec.modules.policy import Policy
-from jaxcodec.modules.walked_blocks import walk_and_keep, walk_back, walk_row
+from jaxcodec.modules.walked_blocks import walk_back, walk_row
 from jaxcodec.modules.walks import Learned
 
 __all__ = ["norm_and_project", "project_and_norm", "run_block"]
@@ -56,14 +56,15 @@ def run_block(
         layers, _ = given
         return _block_on_row(layers, row, penalty, lanes=lanes, **how)
 
-    def quick(given: Any, row: Array, penalty: Array | None) -> Array:
-        layers, nothing = given
-        return walk_row(layers, row, penalty if nothing is None else nothing, **how)
-
-    def forward(given: Any, row: Array, penalty: Array | None) -> tuple[Array, Any]:
+    def forward(
+        given: Any, row: Array, penalty: Array | None, keep: bool = True
+    ) -> tuple[Array, Any]:
         layers, nothing = given
         penalty = penalty if nothing is None else nothing
-        return walk_and_keep(layers, row, penalty, **how)
+        return walk_row(layers, row, penalty, keep=keep, **how)
+
+    def quick(given: Any, row: Array, penalty: Array | None) -> Array:
+        return forward(given, row, penalty, keep=False)[0]
 
     def backward(
         given: Any, slope: Array, kept: Any, row: Array, penalty: Array | None

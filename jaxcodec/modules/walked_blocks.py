@@ -17,10 +17,10 @@ from jaxcodec.modules.functions import dense_first, gelu, layer_norm
 from jaxcodec.modules.lane_attention import attend_and_keep, attend_by_heads, unattend
 from jaxcodec.modules.policy import Policy
 
-__all__ = ["Kept", "walk_and_keep", "walk_back", "walk_row"]
+__all__ = ["Kept", "walk_back", "walk_row"]
 
 # jitted, so that blocks of one shape are traced and lowered once for all of them
-_jitted = functools.partial(jax.jit, static_argnames=("num_heads", "policy", "filled"))
+_STATIC = ("num_heads", "policy", "filled")
 
 
 class Kept(NamedTuple):
@@ -30,7 +30,7 @@ class Kept(NamedTuple):
     logs: Float[Array, "h l n"]  # of the sums of weights
 
 
-@_jitted
+@functools.partial(jax.jit, static_argnames=(*_STATIC, "keep"))
 def walk_row(
     params: Mapping[str, Any],
     row: Float[Array, "c i j n"],
@@ -39,8 +39,9 @@ def walk_row(
     num_heads: int,
     policy: Policy,
     filled: int,
-) -> Float[Array, "c i j n"]:
-    """Attention and MLP of every window of a row.
+    keep: bool = False,
+) -> tuple[Float[Array, "c i j n"], Kept | None]:
+    """Attention and MLP of every window of a row, and what is kept of it.
 
     Args:
         params: see `lane_blocks.run_block`.
@@ -49,36 +50,8 @@ def walk_row(
         num_heads: divides `c`.
         policy: how it is executed.
         filled: rows of tokens that are missing to a window, and seen.
+        keep: what `walk_back` needs.
     """
-    how: Any = {"num_heads": num_heads, "policy": policy, "filled": filled}
-    return _walked(params, row, penalty, keep=False, **how)[0]
-
-
-@_jitted
-def walk_and_keep(
-    params: Mapping[str, Any],
-    row: Float[Array, "c i j n"],
-    penalty: Float[Array, "l l n"] | None,
-    *,
-    num_heads: int,
-    policy: Policy,
-    filled: int,
-) -> tuple[Float[Array, "c i j n"], Kept]:
-    """As `walk_row`, with what `walk_back` needs."""
-    how: Any = {"num_heads": num_heads, "policy": policy, "filled": filled}
-    return _walked(params, row, penalty, keep=True, **how)
-
-
-def _walked(
-    params: Mapping[str, Any],
-    row: Float[Array, "c i j n"],
-    penalty: Float[Array, "l l n"] | None,
-    *,
-    keep: bool,
-    num_heads: int,
-    policy: Policy,
-    filled: int,
-) -> tuple[Float[Array, "c i j n"], Any]:
     dtype = jnp.dtype(policy.compute_dtype)
     tokens, norm = row.reshape(len(row), -1), functools.partial(_norm, walked=True)
     normed = norm(tokens, params["norm1"])
@@ -107,7 +80,7 @@ def _walked(
     return tokens.reshape(row.shape), Kept(middle, logs) if keep else None
 
 
-@_jitted
+@functools.partial(jax.jit, static_argnames=_STATIC)
 def walk_back(
     params: Mapping[str, Any],
     slope: Float[Array, "c i j n"],
@@ -122,7 +95,7 @@ def walk_back(
     """Gradients of the parameters and of the row.
 
     Args:
-        params, row, penalty: as they were given to `walk_and_keep`, but for penalties
+        params, row, penalty: as they were given to `walk_row`, but for penalties
             of nothing, which can be None.
         slope: of the row that came out.
         kept: what was kept.

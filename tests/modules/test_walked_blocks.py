@@ -7,7 +7,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from jaxcodec.modules.policy import Policy
-from jaxcodec.modules.walked_blocks import walk_and_keep, walk_back, walk_row
+from jaxcodec.modules.walked_blocks import walk_back, walk_row
 
 CHANNELS, HEADS, WINDOW, WINDOWS = 6, 2, 4, 5
 
@@ -44,10 +44,10 @@ def test_gradients_are_those_of_the_function(
     penalty = -jnp.abs(features(count, count, WINDOWS, seed=52)) if apart else None
     how = {"num_heads": HEADS, "filled": filled}
     plain = functools.partial(walk_row, policy=Policy(), **how)
-    expected, undo = jax.vjp(lambda p, x: plain(p, x, penalty), params, row)
+    expected, undo = jax.vjp(lambda p, x: plain(p, x, penalty)[0], params, row)
 
     policy = Policy(compute_dtype=dtype)
-    made, kept = walk_and_keep(params, row, penalty, policy=policy, **how)
+    made, kept = walk_row(params, row, penalty, policy=policy, keep=True, **how)
     found = walk_back(params, slope, kept, row, penalty, policy=policy, **how)
     close(made, expected, tolerance)
     assert jax.tree.structure(found) == jax.tree.structure(undo(slope))
@@ -60,6 +60,6 @@ def test_little_is_kept_of_a_row(features, params):
     """One grid of the ten that a block makes, and a sum of weights for each head."""
     row = features(CHANNELS, WINDOW, WINDOW, WINDOWS)
     how = {"num_heads": HEADS, "policy": Policy(), "filled": 0}
-    _, kept = walk_and_keep(params, row, None, **how)
+    _, kept = walk_row(params, row, None, keep=True, **how)
     sums = HEADS * WINDOW**2 * WINDOWS
     assert sum(np.size(leaf) for leaf in jax.tree.leaves(kept)) == row.size + sums
